@@ -1,0 +1,169 @@
+package dsdb
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Stamp says which version of an attribute the directory holds: the values
+// under which the change was originated, the same on every DC once replicated
+// ([MS-DRSR] 4.1.10.2.22, PROPERTY_META_DATA). Of the password attribute it
+// names one password change of one account, without holding any secret.
+//
+// The zero Stamp stands for "none" and is older than any other.
+type Stamp struct {
+	Version      uint32    `json:"version"`       // counts the changes, from 1
+	Time         time.Time `json:"time"`          // when, on the originating DC's clock; whole seconds, UTC
+	InvocationID GUID      `json:"invocation_id"` // the originating DC's database
+	USN          uint64    `json:"usn"`           // the originating DC's update sequence number
+}
+
+// IsZero reports whether s is the zero Stamp.
+func (s Stamp) IsZero() bool { return s.Equal(Stamp{}) }
+
+// Compare returns -1 if s is older than other, 1 if newer, and 0 if they name
+// the same change. It is the order by which replication lets one of two
+// changes win ([MS-ADTS] 3.1.1.1.9; replmd_update_is_newer in Samba's
+// repl_meta_data.c): the higher version, then the later time, then the larger
+// invocationId. The USN has no part in it.
+func (s Stamp) Compare(other Stamp) int {
+	return cmp.Or(
+		cmp.Compare(s.Version, other.Version),
+		s.Time.Compare(other.Time),
+		s.InvocationID.Compare(other.InvocationID),
+	)
+}
+
+// Equal reports whether all values, the USN included, are the same. Use it
+// instead of ==, which would also compare how the time is represented.
+func (s Stamp) Equal(other Stamp) bool {
+	return s.Compare(other) == 0 && s.USN == other.USN
+}
+
+// String returns a short form for logs, "version@time by invocationId/usn".
+func (s Stamp) String() string {
+	if s.IsZero() {
+		return "none"
+	}
+	return fmt.Sprintf("%d@%s by %s/%d", s.Version, s.Time.UTC().Format(time.RFC3339), s.InvocationID, s.USN)
+}
+
+// The attributes that hold a password, by the numbers (ATTRTYP) under which
+// replPropertyMetaData lists them; the same in every forest.
+const (
+	AttIDUnicodePwd              = 0x0009005A // unicodePwd, 1.2.840.113556.1.4.90
+	AttIDSupplementalCredentials = 0x0009007D // supplementalCredentials, 1.2.840.113556.1.4.125
+)
+
+// MetaData is an object's decoded replPropertyMetaData, in the stored order.
+type MetaData []struct {
+	AttID uint32
+	Stamp
+}
+
+// Errors of ParseReplPropertyMetaData.
+var (
+	errMetaDataLength  = errors.New("decoding replPropertyMetaData: its length does not fit its count")
+	errMetaDataVersion = errors.New("decoding replPropertyMetaData: not version 1")
+	errMetaDataTime    = errors.New("decoding replPropertyMetaData: a time after the year 9999")
+)
+
+// ParseReplPropertyMetaData decodes a value of the attribute
+// replPropertyMetaData: replPropertyMetaDataBlob version 1 of Samba's
+// librpc/idl/drsblobs.idl, the PROPERTY_META_DATA_VECTOR of [MS-DRSR] as NDR,
+// little-endian:
+//
+//	 0  version (1)   4  reserved   8  count  12  reserved
+//	16  count times 48 bytes:
+//	     0  attid      4  version    8  originating time, seconds since 1601
+//	    16  originating invocationId 32  originating USN
+//	    40  local USN, each DC's own and therefore no part of the stamp
+//
+// A value that is too short, too long or of another version is an error.
+func ParseReplPropertyMetaData(b []byte) (MetaData, error) {
+	const header, entry = 16, 48
+	if len(b) < header {
+		return nil, errMetaDataLength
+	}
+	if binary.LittleEndian.Uint32(b) != 1 {
+		return nil, errMetaDataVersion
+	}
+	count := uint64(binary.LittleEndian.Uint32(b[8:]))
+	if uint64(len(b)) != header+entry*count {
+		return nil, errMetaDataLength
+	}
+	m := make(MetaData, count)
+	for i := range m {
+		e := b[header+entry*i:]
+		t, ok := fileTime(binary.LittleEndian.Uint64(e[8:]), 1)
+		if !ok {
+			return nil, errMetaDataTime
+		}
+		m[i].AttID = binary.LittleEndian.Uint32(e)
+		m[i].Stamp = Stamp{
+			Version:      binary.LittleEndian.Uint32(e[4:]),
+			Time:         t,
+			InvocationID: GUID(e[16:32]),
+			USN:          binary.LittleEndian.Uint64(e[32:]),
+		}
+	}
+	return m, nil
+}
+
+// Stamp returns the stamp of one attribute, and whether there is one. An
+// attribute that was set once keeps a stamp when its value is deleted.
+func (m MetaData) Stamp(attid uint32) (Stamp, bool) {
+	for _, e := range m {
+		if e.AttID == attid {
+			return e.Stamp, true
+		}
+	}
+	return Stamp{}, false
+}
+
+// Password returns the stamp of the account's password: that of unicodePwd, or
+// of supplementalCredentials where unicodePwd was never written.
+//
+// Samba moves unicodePwd's stamp with every password change, even where
+// `nt hash store = never` leaves the attribute empty (it forces the meta data,
+// see update_final_msg in password_hash.c); so stamps of one account stay
+// comparable when that setting is switched.
+func (m MetaData) Password() (Stamp, bool) {
+	if s, ok := m.Stamp(AttIDUnicodePwd); ok {
+		return s, true
+	}
+	return m.Stamp(AttIDSupplementalCredentials)
+}
+
+// NTTime converts a time as the directory writes it into attributes such as
+// pwdLastSet: 100 nanosecond intervals since 1601-01-01 UTC ([MS-DTYP] 2.3.3,
+// FILETIME). The values that mean "never" (0, the largest, and anything
+// negative or after the year 9999) become the zero time.
+func NTTime(t int64) time.Time {
+	if t < 0 || t == math.MaxInt64 {
+		return time.Time{}
+	}
+	converted, _ := fileTime(uint64(t), 10_000_000)
+	return converted
+}
+
+// fileTime converts ticks since 1601, perSecond of them a second. 0 becomes the
+// zero time; ok is false for a time that RFC 3339, and so JSON, cannot write.
+func fileTime(ticks, perSecond uint64) (_ time.Time, ok bool) {
+	const (
+		from1601 = 11_644_473_600  // seconds from 1601-01-01 to 1970-01-01
+		last     = 253_402_300_799 // 9999-12-31T23:59:59Z, seconds from 1970
+	)
+	seconds, rest := ticks/perSecond, ticks%perSecond
+	if ticks == 0 {
+		return time.Time{}, true
+	}
+	if seconds > from1601+last {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(seconds)-from1601, int64(rest*(1_000_000_000/perSecond))).UTC(), true
+}
