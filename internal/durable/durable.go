@@ -1,0 +1,126 @@
+// Package durable writes files that survive a power cut.
+//
+// Guarantee: when Create, Replace or Remove returns nil, a crash of the process, the kernel or the power right after does
+// not undo it. When Create returns an error, nothing stands under the name, or (if even the removal failed) something that
+// its reader must recognise as incomplete.
+//
+// System calls: fsync of a file does not sync the entry in its folder (fsync(2)), so both are synced. Create writes straight
+// to the final name (openat O_EXCL|O_NOFOLLOW, write, fsync, close, fsync of the folder): one journal commit instead of the
+// two that a rename needs. The hook holds the write lock of the domain's database while it waits for that. A reader can meet
+// a file that is still being written; the contents must say whether they are whole (internal/seal's tag does).
+//
+// An attacker who can write to the folder can delete, replace and add files; O_EXCL and O_NOFOLLOW keep him from pointing a
+// write of ours at another file. Folders above must belong to root.
+//
+// Not solved: disks that acknowledge a flush early, and an fsync error followed by a later success on the same file (the
+// kernel forgets dirty pages): after any error the file is given up, never retried.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Create writes a new file. It fails with fs.ErrExist if the name is taken, and never follows a symbolic link.
+func Create(path string, data []byte, perm fs.FileMode) error {
+	if err := create(path, data, perm); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Replace puts data under the name in one step: a reader sees the old contents or the new, never a part.
+func Replace(path string, data []byte, perm fs.FileMode) error {
+	temp := path + ".new"
+	// A temporary file left by a crash is ours to remove: each name has one writer.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing old temporary file: %w", err)
+	}
+	if err := create(temp, data, perm); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return fmt.Errorf("renaming: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Move renames a file within one file system, durably, replacing what stands under the new name.
+func Move(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("moving: %w", err)
+	}
+	if err := syncDir(filepath.Dir(to)); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(from))
+}
+
+// Remove deletes a file. A file that is not there is no error: a repeated removal after a crash is usual.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("removing: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Shred overwrites a file with zeros, syncs, and removes it. On flash and on copy-on-write file systems the old blocks may
+// live on; what makes their contents unreadable for good is that they are sealed and the key is destroyed in time.
+func Shred(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("shredding: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, info.Size()), 0)
+	}
+	err = errors.Join(err, f.Sync(), f.Close())
+	// A disk too broken to overwrite the file may still forget it.
+	if err := errors.Join(err, Remove(path)); err != nil {
+		return fmt.Errorf("shredding: %w", err)
+	}
+	return nil
+}
+
+func create(path string, data []byte, perm fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
+	if err != nil {
+		return fmt.Errorf("creating: %w", err)
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(path)
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("opening folder: %w", err)
+	}
+	err = f.Sync()
+	if errors.Is(err, syscall.EINVAL) {
+		err = nil // some network file systems cannot sync a folder and do not need it
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("syncing folder: %w", err)
+	}
+	return nil
+}

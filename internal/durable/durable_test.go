@@ -1,0 +1,106 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCreate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := Create(path, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, []byte("two"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a taken name: %v", err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "one" {
+		t.Errorf("contents %q", got)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+}
+
+func TestCreateFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	target := filepath.Join(dir, "target")
+	if err := os.Symlink(target, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(filepath.Join(dir, "link"), []byte("x"), 0o600); err == nil {
+		t.Error("wrote through a symbolic link")
+	}
+	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the target of the link was made")
+	}
+}
+
+func TestReplace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path+".new", []byte("left by a crash"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"one", "two"} {
+		if err := Replace(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(path); string(got) != want {
+			t.Errorf("contents %q", got)
+		}
+	}
+	if left, _ := filepath.Glob(path + ".*"); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestRemoveAndShred(t *testing.T) {
+	dir := t.TempDir()
+	for name, remove := range map[string]func(string) error{"remove": Remove, "shred": Shred} {
+		path := filepath.Join(dir, name)
+		if err := Create(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := remove(path); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: still there", name)
+		}
+	}
+}
+
+func TestShredOverwrites(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "file"), filepath.Join(dir, "hard link")
+	if err := Create(path, []byte("password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(path, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := Shred(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(other); strings.Trim(string(got), "\x00") != "" {
+		t.Errorf("the blocks still hold %q", got)
+	}
+}
+
+func TestErrorsNameTheCause(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing", "file")
+	for name, err := range map[string]error{
+		"create":  Create(missing, nil, 0o600),
+		"replace": Replace(missing, nil, 0o600),
+		"move":    Move(missing, missing+"2"),
+	} {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
