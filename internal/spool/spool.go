@@ -1,0 +1,125 @@
+// Package spool is a folder of sealed files: captures on their way to the agent, changes on their way to the forwarder.
+//
+// What: put, list, read, remove; a file that its reader cannot make sense of is set aside into "damaged" below the folder,
+// never deleted silently, never met twice.
+//
+// Why files: the hook must be able to store a capture when no daemon runs; a folder needs none, and each secret is a file of
+// its own that can be shredded by itself.
+//
+// Order: names sort by time (internal/capture). Nothing here depends on the order: what is newer is decided by the
+// directory's stamps.
+//
+// An attacker who can write here can add files, and whoever can read here learns who changed a password and when, not the
+// password. Folders are 0700.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/durable"
+)
+
+const damaged = "damaged"
+
+// Spool is one folder. Its methods may be called concurrently; each file has one writer and one reader.
+type Spool struct {
+	dir    string
+	suffix string
+}
+
+// Open returns the spool in dir, whose files end in suffix. The folder must exist: `samba-pwsync init` makes it.
+func Open(dir, suffix string) (*Spool, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening spool: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("opening spool: %s is not a folder", dir)
+	}
+	return &Spool{dir: dir, suffix: suffix}, nil
+}
+
+// Dir is the folder.
+func (s *Spool) Dir() string { return s.dir }
+
+// Put stores a file durably. name must be new and end in the spool's suffix.
+func (s *Spool) Put(name string, data []byte) error {
+	if !s.owns(name) {
+		return fmt.Errorf("storing: %q is not a name of this spool", name)
+	}
+	if err := durable.Create(filepath.Join(s.dir, name), data, 0o600); err != nil {
+		return fmt.Errorf("storing %s: %w", name, err)
+	}
+	return nil
+}
+
+// List returns the names of the files, oldest first.
+func (s *Spool) List() ([]string, error) { return s.list(s.dir) }
+
+// Damaged returns the names of the files that were set aside.
+func (s *Spool) Damaged() ([]string, error) {
+	names, err := s.list(filepath.Join(s.dir, damaged))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
+}
+
+func (s *Spool) list(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // sorted by name, which is by time
+	if err != nil {
+		return nil, fmt.Errorf("listing spool: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && s.owns(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Read returns at most limit bytes of a file; a larger one is an error. A file that is gone is fs.ErrNotExist.
+func (s *Spool) Read(name string, limit int) ([]byte, error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("reading: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("reading %s: larger than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// Remove shreds a file. One that is gone already is no error.
+func (s *Spool) Remove(name string) error {
+	return durable.Shred(filepath.Join(s.dir, name))
+}
+
+// SetAside moves a file to the folder "damaged", for a human to look at.
+func (s *Spool) SetAside(name string) error {
+	aside := filepath.Join(s.dir, damaged)
+	if err := os.Mkdir(aside, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("setting aside %s: %w", name, err)
+	}
+	if err := durable.Move(filepath.Join(s.dir, name), filepath.Join(aside, name)); err != nil {
+		return fmt.Errorf("setting aside %s: %w", name, err)
+	}
+	return nil
+}
+
+func (s *Spool) owns(name string) bool {
+	return strings.HasSuffix(name, s.suffix) && name == filepath.Base(name) && name[0] != '.'
+}
