@@ -19,6 +19,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ import (
 
 // Create writes a new file. It fails with fs.ErrExist if the name is taken, and never follows a symbolic link.
 func Create(path string, data []byte, perm fs.FileMode) error {
-	if err := create(path, data, perm); err != nil {
+	if err := create(path, data, perm, (*os.File).Sync); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
@@ -35,19 +36,42 @@ func Create(path string, data []byte, perm fs.FileMode) error {
 
 // Replace puts data under the name in one step: a reader sees the old contents or the new, never a part.
 func Replace(path string, data []byte, perm fs.FileMode) error {
+	if err := replace(path, data, perm, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Publish is Replace without the guarantee: readers see the old contents or the new, a power cut may bring back the old or
+// nothing readable. It is for values that are rewritten every second and whose loss costs a second.
+func Publish(path string, data []byte, perm fs.FileMode) error {
+	return replace(path, data, perm, func(*os.File) error { return nil })
+}
+
+func replace(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
 	temp := path + ".new"
 	// A temporary file left by a crash is ours to remove: each name has one writer.
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing old temporary file: %w", err)
 	}
-	if err := create(temp, data, perm); err != nil {
+	if err := create(temp, data, perm, sync); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
 		_ = os.Remove(temp)
 		return fmt.Errorf("renaming: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return nil
+}
+
+// ReadSmall reads a file that one of the functions here wrote, of at most 1 MiB, following no symbolic link.
+func ReadSmall(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
 // Move renames a file within one file system, durably, replacing what stands under the new name.
@@ -94,14 +118,14 @@ func Shred(path string) error {
 	return nil
 }
 
-func create(path string, data []byte, perm fs.FileMode) error {
+func create(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
 	if err != nil {
 		return fmt.Errorf("creating: %w", err)
 	}
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		_ = os.Remove(path)

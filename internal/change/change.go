@@ -1,0 +1,162 @@
+// Package change is what the agent hands to the forwarder, all of it through the folder spool/outgoing (later also through a
+// shared queue): changes, sightings and the watch mark.
+//
+// A Change is a proven capture: the directory held the captured password as the account's current one, under Stamp, at
+// Proven. The secret box is the hook's, untouched: the agent cannot open it.
+//
+// A Sighting says which password version the directory holds now, without any secret. A sighting newer than a change that
+// still waits supersedes it.
+//
+// The Mark says until when the agent's watch has seen every password stamp. The agent writes the sightings first and the mark
+// after them; the forwarder reads the mark first and the sightings after it. So whatever the mark covers, the forwarder knows.
+//
+// Bytes: JSON with a format number. A file of a format that a reader does not know is an error, not a guess.
+//
+// An attacker who can write here, and seals a box to the forwarder's public key, can have any password delivered: the folder
+// is the forwarder's own, 0700, and only root and the forwarder's user reach it.
+package change
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/durable"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+const (
+	// Suffix ends the file name of a Change.
+	Suffix = ".change"
+	// SightingsSuffix ends the file name of a list of sightings.
+	SightingsSuffix = ".sightings"
+	// MaxSize bounds either file, in bytes.
+	MaxSize = 1 << 20
+
+	markFile = "mark"
+	format   = 1
+)
+
+// ErrDamaged means that a file is torn, no JSON, of another format, or lacks what makes it meaningful.
+var ErrDamaged = errors.New("not a whole change")
+
+// Account identifies a directory account. GUID is the identity; the rest is for people and for targets.
+type Account struct {
+	GUID              dsdb.GUID `json:"guid"` // objectGUID: survives renaming and moving
+	SAMAccountName    string    `json:"sam_account_name"`
+	UserPrincipalName string    `json:"user_principal_name,omitempty"`
+}
+
+// Route is one target that wants the account.
+type Route struct {
+	Target string `json:"target"` // NAME of [target.NAME]
+	User   string `json:"user"`   // the account's name at the target, after user_domain
+}
+
+// Change is a proven capture.
+type Change struct {
+	Capture   string     `json:"capture"` // the capture's ID, in hex
+	Account   Account    `json:"account"`
+	Stamp     dsdb.Stamp `json:"stamp"`
+	Captured  time.Time  `json:"captured"` // the hook's clock
+	Proven    time.Time  `json:"proven"`   // the agent's clock, taken before the search that proved it
+	Routes    []Route    `json:"routes"`
+	Header    []byte     `json:"header"`     // the capture's marshalled header: the box is bound to it
+	SecretBox []byte     `json:"secret_box"` // sealed to the forwarder
+}
+
+// FileName is the name of the change's file: it sorts by the time of capture.
+func (c Change) FileName() string {
+	return fmt.Sprintf("%020d-%s%s", c.Captured.UnixNano(), c.Capture, Suffix)
+}
+
+// Marshal returns the file's bytes.
+func (c Change) Marshal() ([]byte, error) {
+	return json.Marshal(struct {
+		Format int `json:"format"`
+		Change
+	}{format, c})
+}
+
+// Parse reads a change's file. Error: ErrDamaged.
+func Parse(b []byte) (Change, error) {
+	var f struct {
+		Format int `json:"format"`
+		Change
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return Change{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	switch c := f.Change; {
+	case f.Format != format:
+		return Change{}, fmt.Errorf("%w: format %d, this version reads %d", ErrDamaged, f.Format, format)
+	case c.Capture == "" || c.Account.GUID.IsZero() || c.Stamp.IsZero() || len(c.Routes) == 0 || len(c.Header) == 0 || len(c.SecretBox) == 0:
+		return Change{}, fmt.Errorf("%w: capture, account, stamp, routes or box is missing", ErrDamaged)
+	default:
+		return c, nil
+	}
+}
+
+// Sighting is the password version that the directory holds for an account.
+type Sighting struct {
+	Account Account    `json:"account"`
+	Stamp   dsdb.Stamp `json:"stamp"`
+}
+
+// MarshalSightings returns the bytes of a file of sightings.
+func MarshalSightings(sightings []Sighting) ([]byte, error) {
+	return json.Marshal(struct {
+		Format    int        `json:"format"`
+		Sightings []Sighting `json:"sightings"`
+	}{format, sightings})
+}
+
+// ParseSightings reads a file of sightings. Error: ErrDamaged.
+func ParseSightings(b []byte) ([]Sighting, error) {
+	var f struct {
+		Format    int        `json:"format"`
+		Sightings []Sighting `json:"sightings"`
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	if f.Format != format {
+		return nil, fmt.Errorf("%w: format %d, this version reads %d", ErrDamaged, f.Format, format)
+	}
+	return f.Sightings, nil
+}
+
+// Mark says that every password stamp that the agent's DC held at AsOf has been passed on.
+type Mark struct {
+	AsOf         time.Time `json:"as_of"` // the agent's clock
+	Host         string    `json:"host"`
+	InvocationID dsdb.GUID `json:"invocation_id"` // the DC that was read
+}
+
+// WriteMark puts the mark into the outgoing folder, in place of the one before. It is not synced: a power cut may bring an
+// older mark back, which only makes the forwarder wait for the next one.
+func WriteMark(dir string, m Mark) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("writing mark: %w", err)
+	}
+	if err := durable.Publish(filepath.Join(dir, markFile), b, 0o600); err != nil {
+		return fmt.Errorf("writing mark: %w", err)
+	}
+	return nil
+}
+
+// ReadMark returns the newest mark in the outgoing folder; the error is fs.ErrNotExist while no agent has written one.
+func ReadMark(dir string) (Mark, error) {
+	var m Mark
+	b, err := durable.ReadSmall(filepath.Join(dir, markFile))
+	if err != nil {
+		return m, fmt.Errorf("reading mark: %w", err)
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Mark{}, fmt.Errorf("reading mark: %w", err)
+	}
+	return m, nil
+}

@@ -1,0 +1,106 @@
+package change
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+func sample() Change {
+	now := time.Unix(1700000000, 42).UTC()
+	return Change{
+		Capture:   "00112233445566778899aabbccddeeff",
+		Account:   Account{GUID: dsdb.GUID{1}, SAMAccountName: "alice", UserPrincipalName: "alice@example.com"},
+		Stamp:     dsdb.Stamp{Version: 3, Time: now.Truncate(time.Second), InvocationID: dsdb.GUID{2}, USN: 4711},
+		Captured:  now,
+		Proven:    now.Add(time.Millisecond),
+		Routes:    []Route{{Target: "google", User: "alice@example.com"}},
+		Header:    []byte("header"),
+		SecretBox: []byte("box"),
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	want := sample()
+	b, err := want.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(b)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("came back as %+v, %v", got, err)
+	}
+	s := []Sighting{{want.Account, want.Stamp}}
+	b, err = MarshalSightings(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseSightings(b); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("came back as %+v, %v", got, err)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for name, spoil := range map[string]func(*Change){
+		"no capture": func(c *Change) { c.Capture = "" },
+		"no account": func(c *Change) { c.Account.GUID = dsdb.GUID{} },
+		"no stamp":   func(c *Change) { c.Stamp = dsdb.Stamp{} },
+		"no routes":  func(c *Change) { c.Routes = nil },
+		"no header":  func(c *Change) { c.Header = nil },
+		"no box":     func(c *Change) { c.SecretBox = nil },
+	} {
+		c := sample()
+		spoil(&c)
+		b, _ := c.Marshal()
+		if _, err := Parse(b); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, text := range []string{"", "{", `{"format":2}`, "null", "[]"} {
+		if _, err := Parse([]byte(text)); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if _, err := ParseSightings([]byte(text)); !errors.Is(err, ErrDamaged) {
+			t.Errorf("sightings %q: %v", text, err)
+		}
+	}
+}
+
+func TestMark(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ReadMark(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no mark yet: %v", err)
+	}
+	want := Mark{AsOf: time.Unix(1700000000, 0).UTC(), Host: "dc1", InvocationID: dsdb.GUID{7}}
+	for range 2 {
+		if err := WriteMark(dir, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := ReadMark(dir); err != nil || got != want {
+		t.Errorf("came back as %+v, %v", got, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "mark"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadMark(dir); err == nil {
+		t.Error("a torn mark was read")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	b, _ := sample().Marshal()
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Parse(b)
+		if err == nil && (len(c.Routes) == 0 || c.Account.GUID.IsZero()) {
+			t.Error("a change without meaning was read")
+		}
+	})
+}

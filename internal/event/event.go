@@ -1,0 +1,186 @@
+// Package event says what happened: each event is one method here, written once and read as a log line and as a counter.
+//
+// Why: the log of a password tool is read by people under stress and by scripts. One place keeps the words, the keys and the
+// levels the same, and makes it easy to see that no secret is among the values: nothing here takes one.
+//
+// Keys, always the same: account (sAMAccountName), guid, target, user, capture, stamp (version of the password attribute),
+// took (since the capture), error.
+package event
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+// Log takes events. Its methods may be called concurrently.
+type Log struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	counters map[string]uint64
+}
+
+// New returns a Log that writes to log.
+func New(log *slog.Logger) *Log { return &Log{log: log, counters: map[string]uint64{}} }
+
+// Counters returns how often each event happened since the process started.
+func (l *Log) Counters() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.counters)
+}
+
+func (l *Log) write(level slog.Level, name, text string, attrs ...slog.Attr) {
+	l.mu.Lock()
+	l.counters[name]++
+	l.mu.Unlock()
+	l.log.LogAttrs(context.Background(), level, text, append([]slog.Attr{slog.String("event", name)}, attrs...)...)
+}
+
+func account(a change.Account) slog.Attr {
+	return slog.Group("", slog.String("account", a.SAMAccountName), slog.String("guid", a.GUID.String()))
+}
+
+func stamp(c change.Change) slog.Attr { return slog.Uint64("stamp", uint64(c.Stamp.Version)) }
+func took(d time.Duration) slog.Attr  { return slog.Duration("took", d.Round(100*time.Microsecond)) }
+func failed(err error) slog.Attr      { return slog.String("error", err.Error()) }
+
+// Events of the agent.
+
+// Proven: the directory holds the captured password; the change has been handed to the forwarder.
+func (l *Log) Proven(c change.Change) {
+	targets := make([]string, len(c.Routes))
+	for i, r := range c.Routes {
+		targets[i] = r.Target
+	}
+	l.write(slog.LevelInfo, "proven", "password change proven", account(c.Account), stamp(c),
+		slog.String("capture", c.Capture), slog.Any("targets", targets), took(c.Proven.Sub(c.Captured)))
+}
+
+// Unwanted: proven, but no target wants the account.
+func (l *Log) Unwanted(capture string, a change.Account, why string) {
+	l.write(slog.LevelInfo, "unwanted", "no target wants this account", account(a), slog.String("capture", capture), slog.String("why", why))
+}
+
+// NeverCommitted: the captured password did not become the account's within the time allowed; the capture has been shredded.
+// name is what the capture claims: any domain user can make one up.
+func (l *Log) NeverCommitted(capture, name string) {
+	l.write(slog.LevelInfo, "never-committed", "captured password was never the account's: refused, forged or replaced since; shredded",
+		slog.String("capture", capture), slog.String("account", name))
+}
+
+// CaptureDamaged: a capture's file makes no sense and has been set aside.
+func (l *Log) CaptureDamaged(file string, err error) {
+	l.write(slog.LevelError, "capture-damaged", "capture set aside: look into spool/incoming/damaged", slog.String("file", file), failed(err))
+}
+
+// DirectoryDown: the DC does not answer; captures wait. Called once per outage.
+func (l *Log) DirectoryDown(err error) {
+	l.write(slog.LevelWarn, "directory-down", "the directory does not answer; captures wait", failed(err))
+}
+
+// DirectoryUp: the DC answers again, or for the first time.
+func (l *Log) DirectoryUp(host string) {
+	l.write(slog.LevelInfo, "directory-up", "the directory answers", slog.String("dc", host))
+}
+
+// Sighted: the watch passed on n password stamps that are new.
+func (l *Log) Sighted(n int) {
+	l.write(slog.LevelDebug, "sighted", "password stamps passed on", slog.Int("count", n))
+}
+
+// AgentTrouble: something of the agent's own failed and will be tried again.
+func (l *Log) AgentTrouble(doing string, err error) {
+	l.write(slog.LevelError, "agent-trouble", doing+" failed; will try again", failed(err))
+}
+
+// Events of the forwarder.
+
+// Queued: a change waits for its targets.
+func (l *Log) Queued(c change.Change) {
+	l.write(slog.LevelDebug, "queued", "change queued", account(c.Account), stamp(c), slog.String("capture", c.Capture))
+}
+
+// Attempt is what the forwarder knows of an item that it tried to deliver.
+type Attempt struct {
+	Target  string
+	User    string
+	Account change.Account
+	Capture string
+	Version uint32        // of the stamp
+	Number  int           // of the attempt, from 1
+	Took    time.Duration // since the capture
+}
+
+func (a Attempt) attrs(more ...slog.Attr) []slog.Attr {
+	return append([]slog.Attr{slog.String("target", a.Target), slog.String("user", a.User), account(a.Account),
+		slog.Uint64("stamp", uint64(a.Version)), slog.String("capture", a.Capture), slog.Int("attempt", a.Number), took(a.Took)}, more...)
+}
+
+// Delivered: the target holds the password.
+func (l *Log) Delivered(a Attempt) {
+	l.write(slog.LevelInfo, "delivered", "password delivered", a.attrs()...)
+}
+
+// Retry: the attempt failed and another one is due.
+func (l *Log) Retry(a Attempt, class target.Class, due time.Time, err error) {
+	l.write(slog.LevelWarn, "retry", "delivery failed; will try again", a.attrs(slog.String("class", string(class)), slog.Time("due", due), failed(err))...)
+}
+
+// Parked: the target refuses the user or the password; the account's next change tries again.
+func (l *Log) Parked(a Attempt, class target.Class, err error) {
+	l.write(slog.LevelError, "parked", "delivery refused for this account; its next password change tries again", a.attrs(slog.String("class", string(class)), failed(err))...)
+}
+
+// Superseded: the directory holds a newer password than a queued one, which has been shredded.
+func (l *Log) Superseded(target string, a change.Account, old, now uint32) {
+	l.write(slog.LevelInfo, "superseded", "queued password is no longer current; shredded", slog.String("target", target), account(a),
+		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
+}
+
+// Expired: a secret waited longer than secret_ttl and has been shredded.
+func (l *Log) Expired(target string, a change.Account) {
+	l.write(slog.LevelError, "expired", "secret_ttl is over; the password was shredded undelivered", slog.String("target", target), account(a))
+}
+
+// TargetDenied: the target refuses us as a whole; its items wait. Called once per outage.
+func (l *Log) TargetDenied(name string, err error) {
+	l.write(slog.LevelError, "target-denied", "the target denies access; its changes wait until it is allowed", slog.String("target", name), failed(err))
+}
+
+// TargetDown: too many failures in a row; the target's items wait for a probe.
+func (l *Log) TargetDown(name string, err error) {
+	l.write(slog.LevelError, "target-down", "the target fails again and again; its changes wait", slog.String("target", name), failed(err))
+}
+
+// TargetUp: the target works again.
+func (l *Log) TargetUp(name string) {
+	l.write(slog.LevelInfo, "target-up", "the target works again", slog.String("target", name))
+}
+
+// WatchStale: changes that waited cannot be sent, because no agent says whether they are still current. Called once per
+// outage.
+func (l *Log) WatchStale(asOf time.Time) {
+	l.write(slog.LevelError, "watch-stale", "no agent watches the directory; changes that waited are held back", slog.Time("as_of", asOf))
+}
+
+// WatchFresh: the watch is back.
+func (l *Log) WatchFresh() {
+	l.write(slog.LevelInfo, "watch-fresh", "the directory is watched again")
+}
+
+// ChangeDamaged: a file in spool/outgoing makes no sense and has been set aside.
+func (l *Log) ChangeDamaged(file string, err error) {
+	l.write(slog.LevelError, "change-damaged", "change set aside: look into spool/outgoing/damaged", slog.String("file", file), failed(err))
+}
+
+// ForwarderTrouble: something of the forwarder's own failed and will be tried again.
+func (l *Log) ForwarderTrouble(doing string, err error) {
+	l.write(slog.LevelError, "forwarder-trouble", doing+" failed; will try again", failed(err))
+}
