@@ -1,0 +1,218 @@
+package directory_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+)
+
+// The tests in this file ask a real domain controller: any one that has the
+// accounts that provisioning makes. They change nothing. They run where
+// SAMBA_PWSYNC_TEST_LDAPI holds the path of its privileged socket, as root.
+func live(t *testing.T) *directory.DC {
+	t.Helper()
+	socket := os.Getenv("SAMBA_PWSYNC_TEST_LDAPI")
+	if socket == "" {
+		t.Skip("SAMBA_PWSYNC_TEST_LDAPI names no privileged LDAPI socket")
+	}
+	dc, err := directory.Dial(t.Context(), "ldapi://"+socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dc.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return dc
+}
+
+func TestLiveRoot(t *testing.T) {
+	root, err := live(t).Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", root)
+	if !strings.HasPrefix(root.DNSHostName, strings.ToLower(root.ServerName)+".") ||
+		!strings.EqualFold("DC="+strings.ReplaceAll(root.DomainName, ".", ",DC="), root.BaseDN) ||
+		root.HighestUSN == 0 || root.InvocationID.IsZero() {
+		t.Errorf("Root = %+v", root)
+	}
+}
+
+func TestLiveAccount(t *testing.T) {
+	dc := live(t)
+	a, err := dc.AccountByName(t.Context(), "aDMINISTRATOR", []string{"OBJECTclass", "cn", "telephoneNumber"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(a)
+	root, err := dc.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.SAMAccountName != "Administrator" || a.UserAccountControl&dsdb.UFNormalAccount == 0 || a.GUID.IsZero() ||
+		a.USNChanged == 0 || a.USNChanged > root.HighestUSN || a.Stamp.Version == 0 || a.Stamp.USN == 0 ||
+		a.Stamp.InvocationID.IsZero() {
+		t.Errorf("AccountByName = %+v", a)
+	}
+	if len(a.NTHash) != 16 {
+		t.Errorf("%d bytes of hash", len(a.NTHash))
+	}
+	// The password and the time it was set are written in one go.
+	if d := a.PwdLastSet.Sub(a.Stamp.Time); d < 0 || d > time.Minute {
+		t.Errorf("stamp of %v, pwdLastSet %v", a.Stamp.Time, a.PwdLastSet)
+	}
+	if len(a.Attributes) != 2 || a.Attributes["cn"] != "Administrator" || a.Attributes["OBJECTclass"] != "top" {
+		t.Errorf("Attributes = %q", a.Attributes)
+	}
+
+	same, err := dc.AccountByGUID(t.Context(), a.GUID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same.DN != a.DN || !same.Stamp.Equal(a.Stamp) || !bytes.Equal(same.NTHash, a.NTHash) {
+		t.Errorf("AccountByGUID = %v, AccountByName = %v", same, a)
+	}
+}
+
+func TestLiveNotFound(t *testing.T) {
+	dc := live(t)
+	for _, name := range []string{"", "no-such-account", "*", "Admin*", "Administrator)(cn=*", `Administrator\`, "Domain Users"} {
+		if a, err := dc.AccountByName(t.Context(), name, nil); !errors.Is(err, directory.ErrNotFound) {
+			t.Errorf("AccountByName(%q) = %v, %v", name, a, err)
+		}
+	}
+	guid := dsdb.GUID{1, 2, 3}
+	if a, err := dc.AccountByGUID(t.Context(), guid, nil); !errors.Is(err, directory.ErrNotFound) {
+		t.Errorf("AccountByGUID = %v, %v", a, err)
+	}
+	if got, err := dc.Matches(t.Context(), guid, "(cn=*)"); !errors.Is(err, directory.ErrNotFound) {
+		t.Errorf("Matches = %v, %v", got, err)
+	}
+}
+
+func TestLiveMatches(t *testing.T) {
+	dc := live(t)
+	a, err := dc.AccountByName(t.Context(), "Administrator", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := dc.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	admins := "CN=Administrators,CN=Builtin," + root.BaseDN
+	for filter, want := range map[string]bool{
+		"(adminCount=1)":            true,
+		"(!(adminCount=1))":         false,
+		"(noSuchAttribute=1)":       false,
+		"(memberOf=" + admins + ")": true,
+		"(memberOf:1.2.840.113556.1.4.1941:=CN=Denied RODC Password Replication Group,CN=Users," + root.BaseDN + ")": true,
+		"(userAccountControl:1.2.840.113556.1.4.803:=2)":                                                             false,
+	} {
+		got, err := dc.Matches(t.Context(), a.GUID, filter)
+		if err != nil || got != want {
+			t.Errorf("Matches(%s) = %v, %v", filter, got, err)
+		}
+	}
+}
+
+func TestLiveChanged(t *testing.T) {
+	dc := live(t)
+	stop := errors.New("stop")
+	all := map[dsdb.GUID]directory.Account{}
+	err := dc.Changed(t.Context(), 0, []string{"cn"}, func(a directory.Account) error {
+		if _, twice := all[a.GUID]; twice {
+			t.Errorf("%v came twice", a)
+		}
+		if a.NTHash != nil || a.GUID.IsZero() || a.USNChanged == 0 || a.Attributes["cn"] == "" {
+			t.Errorf("Changed gives %+v", a)
+		}
+		all[a.GUID] = a
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d accounts", len(all))
+	var newest directory.Account
+	for _, a := range all {
+		if a.USNChanged > newest.USNChanged {
+			newest = a
+		}
+		if strings.HasSuffix(a.SAMAccountName, "$") {
+			t.Errorf("%v is no user", a)
+		}
+	}
+	var since []directory.Account
+	if err := dc.Changed(t.Context(), newest.USNChanged, nil, func(a directory.Account) error {
+		since = append(since, a)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(since) != 1 || since[0].GUID != newest.GUID || !since[0].Stamp.Equal(newest.Stamp) {
+		t.Errorf("since %d: %v, want %v", newest.USNChanged, since, newest)
+	}
+	if err := dc.Changed(t.Context(), newest.USNChanged+1, nil, func(a directory.Account) error { return stop }); err != nil {
+		t.Errorf("since the future: %v", err)
+	}
+	if err := dc.Changed(t.Context(), 0, nil, func(directory.Account) error { return stop }); err != stop {
+		t.Errorf("Changed = %v, want the callback's error", err)
+	}
+}
+
+func TestLivePasswordSettings(t *testing.T) {
+	s, err := live(t).PasswordSettings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", s)
+	if s.MinLength == 0 && s.HistoryLength == 0 && !s.Complexity {
+		t.Error("provisioning leaves no domain without any password rule")
+	}
+}
+
+func TestLiveOrdinarySocket(t *testing.T) {
+	live(t)
+	ordinary := strings.Replace(os.Getenv("SAMBA_PWSYNC_TEST_LDAPI"), "ldap_priv/", "", 1)
+	if dc, err := directory.Dial(t.Context(), "ldapi://"+ordinary); !errors.Is(err, directory.ErrNotPrivileged) {
+		t.Errorf("Dial = %v, %v", dc, err)
+	}
+}
+
+func TestLiveConcurrent(t *testing.T) {
+	dc := live(t)
+	done := make(chan error)
+	for range 20 {
+		go func() {
+			a, err := dc.AccountByName(t.Context(), "Administrator", nil)
+			if err == nil && a.SAMAccountName != "Administrator" {
+				err = errors.New("somebody else's answer")
+			}
+			done <- err
+		}()
+	}
+	for range 20 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := dc.AccountByName(ctx, "Administrator", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a cancelled context: %v", err)
+	}
+	if _, err := dc.AccountByName(t.Context(), "Administrator", nil); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}

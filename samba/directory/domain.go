@@ -1,0 +1,155 @@
+package directory
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// Root is what a DC says about itself.
+type Root struct {
+	BaseDN       string    // of the domain: "DC=example,DC=com"
+	DomainName   string    // its DNS name: "example.com"
+	DNSHostName  string    // of the DC: "dc1.example.com"
+	ServerName   string    // its short name: "DC1"
+	HighestUSN   uint64    // the last number given to a change, see Changed
+	InvocationID dsdb.GUID // of the DC's database; a restored one gets a new one
+}
+
+// Root asks the DC about itself. HighestUSN is read first, and so never later
+// than anything else.
+func (dc *DC) Root(ctx context.Context) (Root, error) {
+	r, err := dc.root(ctx)
+	if err != nil {
+		return Root{}, fmt.Errorf("reading rootDSE: %w", err)
+	}
+	return r, nil
+}
+
+func (dc *DC) root(ctx context.Context) (Root, error) {
+	entry, err := dc.readOne(ctx, "", anything,
+		"dnsHostName", "serverName", "dsServiceName", "highestCommittedUSN")
+	if err != nil {
+		return Root{}, err
+	}
+	d := decoder{entry: entry}
+	r := Root{
+		BaseDN:      dc.base,
+		DomainName:  domainName(dc.base),
+		DNSHostName: d.text("dnsHostName"),
+		ServerName:  firstName(d.text("serverName")),
+		HighestUSN:  uint64(d.number("highestCommittedUSN")),
+	}
+	settings, err := dc.readOne(ctx, d.text("dsServiceName"), anything, "invocationId")
+	if err != nil {
+		return Root{}, fmt.Errorf("reading NTDS Settings: %w", err)
+	}
+	s := decoder{entry: settings}
+	r.InvocationID = s.guid("invocationId")
+	if err := cmp.Or(d.err, s.err); err != nil {
+		return Root{}, err
+	}
+	return r, nil
+}
+
+// domainName turns the domain's DN into its DNS name (RFC 2247).
+func domainName(dn string) string {
+	parsed, err := ldap.ParseDN(dn)
+	if err != nil {
+		return ""
+	}
+	var labels []string
+	for _, rdn := range parsed.RDNs {
+		if strings.EqualFold(rdn.Attributes[0].Type, "DC") {
+			labels = append(labels, rdn.Attributes[0].Value)
+		}
+	}
+	return strings.Join(labels, ".")
+}
+
+// firstName returns the value of a DN's first part.
+func firstName(dn string) string {
+	parsed, err := ldap.ParseDN(dn)
+	if err != nil || len(parsed.RDNs) == 0 {
+		return ""
+	}
+	return parsed.RDNs[0].Attributes[0].Value
+}
+
+// PasswordSettings is what the domain asks of a password, where no fine-grained
+// policy overrides it.
+type PasswordSettings struct {
+	Complexity    bool // three of five categories; without it Samba runs no check password script
+	MinLength     int  // UTF-16 code units
+	HistoryLength int  // earlier passwords that may not be used again
+
+	FineGrained []FineGrained // in no particular order
+}
+
+// FineGrained is a password settings object (PSO), which overrides the domain's
+// settings for the users and groups that it is applied to.
+type FineGrained struct {
+	Name          string
+	Precedence    int // of several, the lowest wins
+	Complexity    bool
+	MinLength     int
+	HistoryLength int
+}
+
+// domainPasswordComplex is the bit of pwdProperties that demands complexity
+// (DOMAIN_PASSWORD_COMPLEX of [MS-SAMR] 2.2.3.5).
+const domainPasswordComplex = 1
+
+// PasswordSettings reads the domain's password settings and all PSOs. A PSO
+// that the connection may not read, as is usual for ordinary users, is not
+// among them.
+func (dc *DC) PasswordSettings(ctx context.Context) (PasswordSettings, error) {
+	s, err := dc.passwordSettings(ctx)
+	if err != nil {
+		return PasswordSettings{}, fmt.Errorf("reading password settings: %w", err)
+	}
+	return s, nil
+}
+
+func (dc *DC) passwordSettings(ctx context.Context) (PasswordSettings, error) {
+	domain, err := dc.readOne(ctx, dc.base, anything, "pwdProperties", "minPwdLength", "pwdHistoryLength")
+	if err != nil {
+		return PasswordSettings{}, err
+	}
+	d := decoder{entry: domain}
+	s := PasswordSettings{
+		Complexity:    d.number("pwdProperties")&domainPasswordComplex != 0,
+		MinLength:     int(d.number("minPwdLength")),
+		HistoryLength: int(d.number("pwdHistoryLength")),
+	}
+	if d.err != nil {
+		return PasswordSettings{}, d.err
+	}
+	result, err := dc.search(ctx, &ldap.SearchRequest{
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: "(objectClass=msDS-PasswordSettings)",
+		Attributes: []string{"cn", "msDS-PasswordSettingsPrecedence", "msDS-PasswordComplexityEnabled",
+			"msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength"},
+	})
+	if err != nil {
+		return PasswordSettings{}, err
+	}
+	for _, entry := range result.Entries {
+		d := decoder{entry: entry}
+		s.FineGrained = append(s.FineGrained, FineGrained{
+			Name:          d.text("cn"),
+			Precedence:    int(d.number("msDS-PasswordSettingsPrecedence")),
+			Complexity:    d.text("msDS-PasswordComplexityEnabled") == "TRUE",
+			MinLength:     int(d.number("msDS-MinimumPasswordLength")),
+			HistoryLength: int(d.number("msDS-PasswordHistoryLength")),
+		})
+		if d.err != nil {
+			return PasswordSettings{}, d.err
+		}
+	}
+	return s, nil
+}
