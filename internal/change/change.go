@@ -142,7 +142,11 @@ func WriteMark(dir string, m Mark) error {
 	if err != nil {
 		return fmt.Errorf("writing mark: %w", err)
 	}
-	if err := durable.Publish(filepath.Join(dir, markFile), b, 0o600); err != nil {
+	mode, err := durable.ModeLike(dir)
+	if err != nil {
+		return fmt.Errorf("writing mark: %w", err)
+	}
+	if err := durable.Publish(filepath.Join(dir, markFile), b, mode); err != nil {
 		return fmt.Errorf("writing mark: %w", err)
 	}
 	return nil

@@ -118,12 +118,27 @@ func Shred(path string) error {
 	return nil
 }
 
+// ModeLike returns the mode that a file in dir gets, so that it can be read by those who can enter dir: 0600 in a folder of
+// 0700, 0660 in one of 2770 that two roles share.
+func ModeLike(dir string) (fs.FileMode, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return 0, fmt.Errorf("reading folder's mode: %w", err)
+	}
+	return info.Mode().Perm() & 0o660, nil
+}
+
 func create(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
 	if err != nil {
 		return fmt.Errorf("creating: %w", err)
 	}
-	_, err = f.Write(data)
+	if perm&0o077 != 0 {
+		err = f.Chmod(perm) // the umask of a daemon is 077
+	}
+	if err == nil {
+		_, err = f.Write(data)
+	}
 	if err == nil {
 		err = sync(f)
 	}

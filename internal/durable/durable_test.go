@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -101,6 +102,31 @@ func TestErrorsNameTheCause(t *testing.T) {
 	} {
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestModeLike(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	dir := t.TempDir()
+	for folder, want := range map[os.FileMode]os.FileMode{0o700: 0o600, 0o770 | os.ModeSetgid: 0o660, 0o750: 0o640, 0o777: 0o660} {
+		if err := os.Chmod(dir, folder); err != nil {
+			t.Fatal(err)
+		}
+		mode, err := ModeLike(dir)
+		if err != nil || mode != want {
+			t.Errorf("in a folder of %v: %v, %v", folder, mode, err)
+		}
+		path := filepath.Join(dir, "file")
+		if err := Create(path, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+		if info, _ := os.Stat(path); info.Mode().Perm() != want {
+			t.Errorf("a file of %v was made with %v", want, info.Mode())
+		}
+		if err := Remove(path); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -10,7 +10,7 @@
 // directory's stamps.
 //
 // An attacker who can write here can add files, and whoever can read here learns who changed a password and when, not the
-// password. Folders are 0700.
+// password. Folders are 0700, or 2770 where agent and forwarder run as different users; files are made to match.
 package spool
 
 import (
@@ -54,7 +54,11 @@ func (s *Spool) Put(name string, data []byte) error {
 	if !s.owns(name) {
 		return fmt.Errorf("storing: %q is not a name of this spool", name)
 	}
-	if err := durable.Create(filepath.Join(s.dir, name), data, 0o600); err != nil {
+	mode, err := durable.ModeLike(s.dir)
+	if err != nil {
+		return fmt.Errorf("storing %s: %w", name, err)
+	}
+	if err := durable.Create(filepath.Join(s.dir, name), data, mode); err != nil {
 		return fmt.Errorf("storing %s: %w", name, err)
 	}
 	return nil
