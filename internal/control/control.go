@@ -1,0 +1,95 @@
+// Package control lets `samba-pwsync status` ask a running role how it is: GET of JSON over HTTP on a Unix socket.
+//
+// Why a socket: the databases are locked while serve has them open, and what matters most (is the directory there, is the
+// target up) is known to the process only.
+//
+// Whom it trusts: whoever can enter the role's folder (0700), so root and the role's own user. It only answers questions; it
+// changes nothing and shows no secret, because the roles' Status types hold none.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+// ErrNotRunning means that nobody answers at the socket.
+var ErrNotRunning = errors.New("not running")
+
+const limit = 64 << 20 // bytes of an answer
+
+// Serve answers at the socket path until ctx ends. Each path of the map is a question; its func's result is the answer.
+// The socket of a process that died is replaced, so the caller must make sure that it is the only one (a lock).
+func Serve(ctx context.Context, path string, answers map[string]func() (any, error)) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("opening control socket: %w", err)
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("opening control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = listener.Close()
+		return fmt.Errorf("opening control socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	for question, answer := range answers {
+		mux.HandleFunc("GET "+question, func(w http.ResponseWriter, _ *http.Request) {
+			v, err := answer()
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(v)
+		})
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving control socket: %w", err)
+	}
+	return nil
+}
+
+// Get asks the question at the socket path and decodes the answer. Error: ErrNotRunning.
+func Get(ctx context.Context, path, question string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control"+question, nil)
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", path, err)
+	}
+	resp, err := client.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return ErrNotRunning
+	}
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	body := io.LimitReader(resp.Body, limit)
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(body, 1000))
+		return fmt.Errorf("asking %s: %s: %s", path, resp.Status, text)
+	}
+	if err := json.NewDecoder(body).Decode(answer); err != nil {
+		return fmt.Errorf("asking %s: %w", path, err)
+	}
+	return nil
+}
