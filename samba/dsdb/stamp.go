@@ -27,9 +27,11 @@ func (s Stamp) IsZero() bool { return s.Equal(Stamp{}) }
 
 // Compare returns -1 if s is older than other, 1 if newer, and 0 if they name
 // the same change. It is the order by which replication lets one of two
-// changes win ([MS-ADTS] 3.1.1.1.9; replmd_update_is_newer in Samba's
-// repl_meta_data.c): the higher version, then the later time, then the larger
+// changes win: the higher version, then the later time, then the larger
 // invocationId. The USN has no part in it.
+//
+// So does Samba (replmd_update_is_newer in repl_meta_data.c). In [MS-DRSR] 5.11
+// versions wrap around, which matters after 2^31 changes of one password.
 func (s Stamp) Compare(other Stamp) int {
 	return cmp.Or(
 		cmp.Compare(s.Version, other.Version),
@@ -129,9 +131,10 @@ func (m MetaData) Stamp(attid uint32) (Stamp, bool) {
 // of supplementalCredentials where unicodePwd was never written.
 //
 // Samba moves unicodePwd's stamp with every password change, even where
-// `nt hash store = never` leaves the attribute empty (it forces the meta data,
-// see update_final_msg in password_hash.c); so stamps of one account stay
-// comparable when that setting is switched.
+// `nt hash store = never` leaves the attribute empty (seen with 4.17; it forces
+// the meta data, see update_final_msg in password_hash.c). So the stamps of one
+// account stay comparable when that setting is switched. An account that was
+// added without a password has a stamp, too.
 func (m MetaData) Password() (Stamp, bool) {
 	if s, ok := m.Stamp(AttIDUnicodePwd); ok {
 		return s, true
