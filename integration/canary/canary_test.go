@@ -1,0 +1,136 @@
+package canary
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/url"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+const password = `aB3!xY<&"z'9\%q+`
+
+// ntHash was computed by Samba: samba.credentials.Credentials.get_nt_hash.
+const ntHash = "f213f99dbd9bfe8f173cbcb89349b6b5"
+
+func search(t *testing.T, r io.Reader, passwords ...string) []Finding {
+	t.Helper()
+	s, err := New(passwords)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _, err := s.Scan("text", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func utf16le(s string) []byte {
+	var b []byte
+	for _, c := range []byte(s) {
+		b = append(b, c, 0)
+	}
+	return b
+}
+
+func TestFindsEveryShape(t *testing.T) {
+	body, err := json.Marshal(map[string]string{"password": password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := hex.DecodeString(ntHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"UTF-8":                 "user=alice password=" + password + "\n",
+		"UTF-16LE":              "\x00unicodePwd" + string(utf16le(`"`+password+`"`)),
+		"URL query":             "https://example.com/?p=" + url.QueryEscape(password),
+		"URL path":              "https://example.com/" + url.PathEscape(password),
+		"JSON":                  string(body),
+		"NT hash":               "\x10\x00" + string(raw) + "\x00",
+		"NT hash in hex":        "nt=" + ntHash,
+		"NT hash in upper case": "nt=" + strings.ToUpper(ntHash),
+		"hex":                   hex.EncodeToString([]byte(password)),
+		"UTF-16LE in hex":       strings.ToUpper(hex.EncodeToString(utf16le(password))),
+		"base64":                base64.StdEncoding.EncodeToString([]byte(password)),
+		"base64, begun before":  base64.StdEncoding.EncodeToString([]byte("alice:" + password + ":")),
+		"base64, shifted by 1":  base64.StdEncoding.EncodeToString([]byte("x" + password + "\n")),
+		"base64, shifted by 2":  base64.URLEncoding.EncodeToString([]byte("xy" + password + "\n")),
+		"UTF-16LE in base64":    base64.StdEncoding.EncodeToString(append([]byte(`"`), utf16le(password)...)),
+		"NT hash in base64":     base64.StdEncoding.EncodeToString(append([]byte("hash "), raw...)),
+	} {
+		if found := search(t, strings.NewReader(text), "another/Pa55word", password); len(found) == 0 {
+			t.Errorf("%s: not found", name)
+		} else if found[0].Password != 1 {
+			t.Errorf("%s: found as password %d, want 1", name, found[0].Password)
+		}
+	}
+}
+
+func TestFindsNothingInInnocentText(t *testing.T) {
+	text := strings.Repeat("password changed for alice aB3!xY<&\"z'9\\%q and so on\n", 20000)
+	if found := search(t, strings.NewReader(text), password); len(found) != 0 {
+		t.Errorf("found %v", found[0])
+	}
+}
+
+// A needle may lie across any two reads, at the very start and at the very end.
+func TestFindsAcrossReads(t *testing.T) {
+	for _, before := range []int{0, 1, 1<<18 - 200, 1<<18 - 8, 1<<18 - 1, 1 << 18, 1<<19 - 3} {
+		text := bytes.Repeat([]byte{'.'}, before)
+		text = append(text, password...)
+		found := search(t, iotest.HalfReader(bytes.NewReader(text)), password)
+		if len(found) == 0 || found[0].Offset != int64(before) {
+			t.Errorf("%d bytes before: found %v", before, found)
+		}
+	}
+}
+
+func TestFindingsDoNotTell(t *testing.T) {
+	for _, f := range search(t, strings.NewReader(password), password) {
+		if strings.Contains(f.String(), password) {
+			t.Error("a finding shows the password")
+		}
+	}
+}
+
+func TestShortPasswordIsAnError(t *testing.T) {
+	if _, err := New([]string{"short"}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestSeesCommandLineAndEnvironment(t *testing.T) {
+	p := WatchProcesses(time.Millisecond)
+	defer p.Stop()
+	cmd := exec.Command("sh", "-c", "read _ # "+password)
+	cmd.Env = append(cmd.Environ(), "CANARY=env-"+password)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wanted := []string{"sh\x00-c\x00read _ # " + password, "CANARY=env-" + password}
+	for deadline := time.Now().Add(10 * time.Second); len(wanted) > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for contents := range p.Seen() {
+			if len(wanted) > 0 && strings.Contains(contents, wanted[0]) {
+				wanted = wanted[1:]
+			}
+		}
+	}
+	stdin.Close()
+	_ = cmd.Wait() // read's exit code at the end of its input is of no interest
+	if len(wanted) > 0 {
+		t.Errorf("%d of 2 not seen", len(wanted))
+	}
+}
