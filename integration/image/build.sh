@@ -1,0 +1,36 @@
+#!/bin/bash
+# Usage: build.sh [SUITE]
+# Builds the two images of the lab from bin/: samba-pwsync/dc:SUITE, a Samba AD DC on Debian SUITE (default bookworm; bullseye,
+# trixie, trixie-backports and forky are known to work) with samba-pwsync installed by `make install`, and samba-pwsync/sandbox.
+# A change of the code redoes only the last layer of each.
+set -euo pipefail
+
+suite=${1:-bookworm}
+here=$(dirname "$(realpath "$0")")
+top=$(realpath "$here/../..")
+
+"$top/integration/docker.sh"
+"$here/base.sh" "$suite"
+
+stage=$(mktemp -d)
+trap 'rm -rf --one-file-system "$stage"' EXIT
+
+mkdir -p "$stage/dc/root" "$stage/sandbox"
+cp "$here/dc/Dockerfile" "$stage/dc/"
+cp "$here/sandbox/Dockerfile" "$top/bin/cloud-sandbox" "$stage/sandbox/"
+make -s -C "$top" install-files DESTDIR="$stage/dc/root"
+cp -a "$here/dc/rootfs/." "$stage/dc/root/"
+
+# The packages are a matter of a minute, once; what a build says is shown only then, or when it fails.
+build() {
+	local image=$1
+	shift
+	if docker image inspect "$image" >/dev/null 2>&1; then
+		docker build -t "$image" "$@" >"$stage/log" 2>&1 || { cat "$stage/log" >&2; return 1; }
+	else
+		echo "image: building $image" >&2
+		docker build -t "$image" "$@" >&2
+	fi
+}
+build "samba-pwsync/dc:$suite" --build-arg BASE="samba-pwsync/debian:${suite%-backports}" --build-arg SUITE="$suite" "$stage/dc"
+build samba-pwsync/sandbox:latest "$stage/sandbox"
