@@ -1,0 +1,76 @@
+# samba-pwsync. `make help` lists what there is; `make demo` and `make test` are the two commands that show it.
+# Both want root on a Debian machine with git, make and Go, and install the rest (a C compiler for -race, Docker, debootstrap).
+
+SUITE   ?= bookworm
+PREFIX  ?= /usr
+DESTDIR ?=
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+SBINDIR    = $(DESTDIR)$(PREFIX)/sbin
+SYSCONFDIR = $(DESTDIR)/etc
+UNITDIR    = $(DESTDIR)$(PREFIX)/lib/systemd/system
+MANDIR     = $(DESTDIR)$(PREFIX)/share/man
+
+# The hook runs inside Samba's transaction: it has to start in a moment, so its size is watched.
+HOOK_LIMIT = 4194304
+
+GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+LAB     = SAMBA_SUITE=$(SUITE)
+
+.DEFAULT_GOAL := help
+.PHONY: help build images demo test integration bench lint install install-files clean need-go need-cc
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: need-go ## the binaries, in bin/ (minutes the first time: Microsoft's SDK is large)
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ ./cmd/...
+	@size=$$(wc -c <bin/samba-pwsync-hook); test $$size -lt $(HOOK_LIMIT) || \
+		{ echo "samba-pwsync-hook has $$size bytes, more than $(HOOK_LIMIT)" >&2; exit 1; }
+
+images: build ## the images of the lab: a Samba AD DC (SUITE=bookworm) and the cloud sandbox
+	@integration/image/build.sh $(SUITE)
+
+demo: images ## a password's way from a real DC to both clouds, and those that must not be sent
+	@$(LAB) go run ./integration/demo
+
+test: lint images need-cc ## everything: vet, staticcheck, unit tests with -race, integration; totals last
+	@$(LAB) .ci/tests unit integration
+
+integration: images need-cc ## the integration tests alone
+	@$(LAB) .ci/tests integration
+
+bench: need-go ## benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+lint: need-go ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted as gofmt does:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+install: build install-files ## onto this DC (DESTDIR, PREFIX=/usr)
+
+# Without building, for packages and images. The path in the snippet follows PREFIX.
+install-files:
+	install -d $(SBINDIR) $(SYSCONFDIR)/samba/smb.conf.d
+	install -m 0755 bin/samba-pwsync-hook bin/samba-pwsync $(SBINDIR)/
+	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' smb.conf.d/samba-pwsync.conf >$(SYSCONFDIR)/samba/smb.conf.d/samba-pwsync.conf
+	chmod 0644 $(SYSCONFDIR)/samba/smb.conf.d/samba-pwsync.conf
+	@for unit in $(wildcard packaging/systemd/*.service packaging/systemd/*.path packaging/systemd/*.timer packaging/systemd/*.target); do \
+		install -D -m 0644 $$unit $(UNITDIR)/$${unit##*/} || exit 1; done
+	@for page in $(wildcard docs/man/*.[1-8]); do \
+		install -D -m 0644 $$page $(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
+
+clean: ## remove bin/ and what a killed lab left behind
+	rm -rf bin
+	@go run ./integration/demo -clean
+
+need-go:
+	@command -v go >/dev/null || { echo "Go is missing: install it from https://go.dev/dl/ (1.26 or later) and put it into PATH" >&2; exit 1; }
+
+# The race detector wants a C compiler.
+need-cc:
+	@command -v gcc >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; } || \
+		{ echo "the race detector needs a C compiler: install gcc and libc6-dev" >&2; exit 1; }
