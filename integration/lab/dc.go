@@ -1,0 +1,140 @@
+package lab
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	// Realm is the domain's Kerberos realm; the DNS name is the same in lower case.
+	Realm = "SAMDOM.EXAMPLE.COM"
+	// BaseDN is the domain's.
+	BaseDN = "DC=samdom,DC=example,DC=com"
+	// MailDomain is what the users' mail addresses end in.
+	MailDomain = "example.com"
+
+	// StateDir, ConfigFile, ServeLog and SysLog are where samba-pwsync's things lie in the DC.
+	StateDir   = "/var/lib/samba-pwsync"
+	ConfigFile = "/etc/samba-pwsync/samba-pwsync.toml"
+	ServeLog   = "/var/log/samba-pwsync.log"
+	SysLog     = "/var/log/syslog"
+
+	hostName    = "dc1.samdom.example.com"
+	certificate = "/var/lib/samba/private/tls/cert.pem"
+	ldapi       = "/var/lib/samba/private/ldap_priv/ldapi"
+	adminCache  = "FILE:/dev/shm/administrator" // Administrator's Kerberos ticket
+	cloudDir    = "/etc/samba-pwsync/sandbox"   // credentials for the clouds
+)
+
+// DC is a Samba domain controller with samba-pwsync on it, as an administrator sets it up: init, configuration, include in
+// smb.conf, restart, serve under a supervisor (runit here) that starts it again whenever it dies.
+type DC struct {
+	Container
+
+	administrator string      // password
+	tls           *tls.Config // trusts the DC's certificate
+}
+
+// setUp turns a container of the DC's image, whose entry point provisions the domain, into a DC at work.
+func setUp(ctx context.Context, l *Lab, c Container, o Options) (*DC, error) {
+	dc := &DC{Container: c, administrator: l.NewPassword()}
+
+	up, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := dc.waitUp(up); err != nil {
+		return nil, err
+	}
+	if _, err := dc.Exec(ctx, twice(dc.administrator), "samba-tool", "user", "setpassword", "Administrator"); err != nil {
+		return nil, fmt.Errorf("setting Administrator's password: %w", err)
+	}
+	// So that a test may change a password twice on one day.
+	if _, err := dc.Exec(ctx, "", "samba-tool", "domain", "passwordsettings", "set", "--min-pwd-age=0"); err != nil {
+		return nil, fmt.Errorf("allowing frequent changes: %w", err)
+	}
+	if _, err := dc.Exec(ctx, dc.administrator+"\n", "env", "KRB5CCNAME="+adminCache, "kinit", "Administrator"); err != nil {
+		return nil, fmt.Errorf("logging in as Administrator: %w", err)
+	}
+	if err := dc.trustCertificate(ctx); err != nil {
+		return nil, err
+	}
+
+	o.Progress("setting up samba-pwsync on the domain controller")
+	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init"); err != nil {
+		return nil, fmt.Errorf("running samba-pwsync init: %w", err)
+	}
+	targets, err := l.Sandbox.install(ctx, dc.Container, cloudDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := dc.WriteFile(ctx, ConfigFile, "0600", strings.TrimLeft(o.Config, "\n")+"\n"+targets); err != nil {
+		return nil, err
+	}
+	if _, err := dc.Exec(ctx, "", "samba-pwsync", "check", "--connect"); err != nil {
+		return nil, fmt.Errorf("running samba-pwsync check: %w", err)
+	}
+	return dc, dc.StartServe(ctx)
+}
+
+// waitUp waits until Samba answers: on the privileged LDAPI socket, over LDAPS and SMB, and as KDC.
+func (dc *DC) waitUp(ctx context.Context) error {
+	for {
+		_, err := dc.Exec(ctx, "", "sh", "-c", `
+			[ -S `+ldapi+` ] && ldbsearch -H ldapi://$(echo `+ldapi+` | sed s,/,%2F,g) -s base -b "" defaultNamingContext >/dev/null &&
+			for port in 88 445 464 636; do bash -c "</dev/tcp/127.0.0.1/$port" || exit 1; done`)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			logs, _ := docker(context.Background(), "", "logs", "--tail", "20", dc.Name)
+			return fmt.Errorf("waiting for the domain controller: %w\n%s", err, logs)
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+func (dc *DC) trustCertificate(ctx context.Context) error {
+	text, err := dc.Exec(ctx, "", "cat", certificate)
+	if err != nil {
+		return fmt.Errorf("reading the DC's certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(text)) {
+		return errors.New("reading the DC's certificate: no PEM")
+	}
+	dc.tls = &tls.Config{RootCAs: roots, ServerName: hostName}
+	return nil
+}
+
+// StartServe starts samba-pwsync serve under its supervisor; from then on it is started again whenever it dies.
+func (dc *DC) StartServe(ctx context.Context) error { return dc.service(ctx, "up", "samba-pwsync") }
+
+// StopServe ends samba-pwsync serve in an orderly way and waits until it is gone.
+func (dc *DC) StopServe(ctx context.Context) error {
+	return dc.service(ctx, "-w", "20", "down", "samba-pwsync")
+}
+
+// KillServe sends SIGKILL to samba-pwsync serve; its supervisor starts it again.
+func (dc *DC) KillServe(ctx context.Context) error { return dc.service(ctx, "kill", "samba-pwsync") }
+
+// Restart restarts Samba and waits until it answers.
+func (dc *DC) Restart(ctx context.Context) error {
+	if err := dc.service(ctx, "-w", "30", "restart", "samba"); err != nil {
+		return err
+	}
+	return dc.waitUp(ctx)
+}
+
+func (dc *DC) service(ctx context.Context, args ...string) error {
+	if _, err := dc.Exec(ctx, "", append([]string{"sv"}, args...)...); err != nil {
+		return fmt.Errorf("asking the DC's supervisor: %w", err)
+	}
+	return nil
+}
+
+func trim(s string) string { return strings.TrimSpace(s) }

@@ -1,0 +1,188 @@
+// Package lab is a small company in Docker: a real Samba domain controller with samba-pwsync installed on it as its README says,
+// and the cloud sandbox, in a network of their own.
+//
+// Why: what samba-pwsync promises is about Samba, not about our idea of Samba. The integration tests and `make demo` drive this
+// domain controller as people do, over every route by which a password changes.
+//
+// It runs the docker command and needs an engine on this machine, since it speaks LDAPS and Kerberos to the DC's own address.
+// The images come from integration/image/build.sh (make images). Everything is labelled with the process that made it: Close
+// removes it, and what a killed process left behind goes when the next lab starts.
+//
+// Passwords are drawn here, remembered (Passwords) for the canary test, and given to programs on stdin only: a command
+// line is seen by every process of the machine and stays in Docker's events.
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const folderPrefix = "samba-pwsync-lab-"
+
+// Options of a lab. The zero value is a lab as the tests want it.
+type Options struct {
+	Suite    string                           // Debian suite of the DC's image; "" means $SAMBA_SUITE, else bookworm
+	Progress func(format string, args ...any) // told what is being started; nil: silence
+	Config   string                           // TOML in front of the targets' sections; "" means DefaultConfig
+}
+
+// DefaultConfig is samba-pwsync.toml without targets. confirm_timeout is short, because the tests wait for it to see that a
+// password which the directory never took is not sent.
+const DefaultConfig = `
+state_dir = "/var/lib/samba-pwsync"
+
+[directory]
+exclude = "(adminCount=1)"
+confirm_timeout = "3s"
+`
+
+// A Lab is a running DC and a running sandbox.
+type Lab struct {
+	DC      *DC
+	Sandbox *Sandbox
+
+	dir     string // the sandbox's store, on the host
+	network string
+	started []string // containers
+
+	mu        sync.Mutex
+	passwords []string
+}
+
+// Start brings a lab up: about 15 s, most of it Samba's provisioning and first start. On error nothing stays.
+func Start(ctx context.Context, o Options) (_ *Lab, err error) {
+	if o.Suite == "" {
+		o.Suite = os.Getenv("SAMBA_SUITE")
+	}
+	if o.Suite == "" {
+		o.Suite = "bookworm"
+	}
+	if o.Config == "" {
+		o.Config = DefaultConfig
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, ...any) {}
+	}
+	dcImage, sandboxImage := "samba-pwsync/dc:"+o.Suite, "samba-pwsync/sandbox:latest"
+	for _, image := range []string{dcImage, sandboxImage} {
+		if _, err := docker(ctx, "", "image", "inspect", image); err != nil {
+			return nil, fmt.Errorf("looking for image %s (make images builds it): %w", image, err)
+		}
+	}
+	if err := Clean(ctx); err != nil {
+		return nil, err
+	}
+
+	l := &Lab{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if l.dir, err = os.MkdirTemp("", folderPrefix+owner()+"-"); err != nil {
+		return nil, fmt.Errorf("making the sandbox's folder: %w", err)
+	}
+	l.network = "samba-pwsync-" + filepath.Base(l.dir)[len(folderPrefix):]
+	if _, err = docker(ctx, "", "network", "create", "--label", label+"="+owner(), l.network); err != nil {
+		return nil, fmt.Errorf("creating a network: %w", err)
+	}
+
+	o.Progress("provisioning and starting a Samba AD domain controller (Debian %s)", o.Suite)
+	flags := []string{"--hostname", hostName, "--network-alias", hostName}
+	if o.Suite == "bullseye" { // its Samba sets ACLs in the trusted namespace while it provisions
+		flags = append(flags, "--cap-add", "SYS_ADMIN")
+	}
+	dc, err := l.run(ctx, "dc", dcImage, flags)
+	if err != nil {
+		return nil, err
+	}
+	o.Progress("starting the cloud sandbox")
+	if l.Sandbox, err = startSandbox(ctx, l); err != nil {
+		return nil, err
+	}
+	if l.DC, err = setUp(ctx, l, dc, o); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// run starts a container of the lab.
+func (l *Lab) run(ctx context.Context, name, image string, flags []string, args ...string) (Container, error) {
+	c := Container{Name: l.network + "-" + name}
+	l.started = append(l.started, c.Name)
+	command := append([]string{"run", "-d", "--name", c.Name, "--network", l.network, "--label", label + "=" + owner()}, flags...)
+	if _, err := docker(ctx, "", append(append(command, image), args...)...); err != nil {
+		return c, fmt.Errorf("starting %s: %w", image, err)
+	}
+	ip, err := docker(ctx, "", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", c.Name)
+	if err != nil {
+		return c, fmt.Errorf("asking for the address of %s: %w", image, err)
+	}
+	c.IP = trim(ip)
+	return c, nil
+}
+
+// Close removes the lab. It may be called when the context that started the lab is over, and more than once.
+func (l *Lab) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var errs []error
+	for _, name := range l.started {
+		if _, err := docker(ctx, "", "rm", "-f", "-v", name); err != nil {
+			errs = append(errs, fmt.Errorf("removing container: %w", err))
+		}
+	}
+	if l.network != "" {
+		if _, err := docker(ctx, "", "network", "rm", l.network); err != nil {
+			errs = append(errs, fmt.Errorf("removing network: %w", err))
+		}
+	}
+	if l.dir != "" {
+		if err := os.RemoveAll(l.dir); err != nil {
+			errs = append(errs, fmt.Errorf("removing the sandbox's folder: %w", err))
+		}
+	}
+	if len(errs) == 0 {
+		l.started, l.network, l.dir = nil, "", ""
+	}
+	return errors.Join(errs...)
+}
+
+// NewPassword draws a password that Samba, the hook's default policy, Google and Entra all accept, with characters that every
+// sloppy layer on the way (shell, URL, JSON, HTML, TOML) would change.
+func (l *Lab) NewPassword() string {
+	const special = "!#$%&()*+,-./:;<=>?@[]^_{|}~'\"\\"
+	classes := []string{"abcdefghkmnpqrstuvwxyz", "ABCDEFGHKLMNPQRSTUVWXYZ", "23456789", special}
+	password := make([]byte, 14)
+	for i := range password {
+		class := classes[i%len(classes)]
+		n, _ := rand.Int(rand.Reader, big.NewInt(int64(len(class)))) // never fails: crypto/rand ends the program instead
+		password[i] = class[n.Int64()]
+	}
+	return l.Remember(string(password))
+}
+
+// Remember adds a password to those that the canary test looks for, and returns it.
+func (l *Lab) Remember(password string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passwords = append(l.passwords, password)
+	return password
+}
+
+// Passwords returns every password drawn so far.
+func (l *Lab) Passwords() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.passwords...)
+}
+
+// Containers returns the lab's containers.
+func (l *Lab) Containers() []Container { return []Container{l.DC.Container, l.Sandbox.Container} }

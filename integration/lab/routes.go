@@ -1,0 +1,166 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf16"
+
+	"github.com/go-ldap/ldap/v3"
+	krb5client "github.com/jcmturner/gokrb5/v8/client"
+	krb5config "github.com/jcmturner/gokrb5/v8/config"
+)
+
+// Route is a way by which a password changes.
+type Route struct {
+	Name   string
+	Own    bool // the user changes it, knowing the old one; else an administrator sets it
+	Change func(ctx context.Context, user, old, password string) error
+}
+
+// Routes lists every way by which the password of an existing account changes.
+func (dc *DC) Routes() []Route {
+	return []Route{
+		{Name: "samba-tool user setpassword", Change: dc.SetPasswordLocal},
+		{Name: "samba-tool user setpassword -H ldap://", Change: dc.SetPasswordLDAP},
+		{Name: "smbpasswd -r", Own: true, Change: dc.SMBPasswd},
+		{Name: "kpasswd", Own: true, Change: dc.KPasswd},
+		{Name: "LDAPS unicodePwd replace", Change: dc.LDAPSReset},
+		{Name: "LDAPS unicodePwd delete and add", Own: true, Change: dc.LDAPSChange},
+	}
+}
+
+// Mail is the mail address that CreateUser gives a user.
+func Mail(user string) string { return user + "@" + MailDomain }
+
+// CreateUser creates an account with a password and a mail address, with samba-tool on the DC.
+func (dc *DC) CreateUser(ctx context.Context, user, password string) error {
+	_, err := dc.Exec(ctx, twice(password), "samba-tool", "user", "create", user, "--mail-address="+Mail(user))
+	return err
+}
+
+// SetPasswordLocal is an administrator's samba-tool on the DC itself: it opens the database without the daemons.
+func (dc *DC) SetPasswordLocal(ctx context.Context, user, _, password string) error {
+	_, err := dc.Exec(ctx, twice(password), "samba-tool", "user", "setpassword", user)
+	return err
+}
+
+// SetPasswordLDAP is an administrator's samba-tool over the network, logged in with Kerberos.
+func (dc *DC) SetPasswordLDAP(ctx context.Context, user, _, password string) error {
+	_, err := dc.Exec(ctx, twice(password), "env", "KRB5CCNAME="+adminCache,
+		"samba-tool", "user", "setpassword", user, "-H", "ldap://"+hostName, "-k", "yes")
+	return err
+}
+
+// SMBPasswd is the user's own change over SMB (SamrChangePasswordUser).
+func (dc *DC) SMBPasswd(ctx context.Context, user, old, password string) error {
+	_, err := dc.Exec(ctx, old+"\n"+twice(password), "smbpasswd", "-D", "0", "-s", "-r", hostName, "-U", user)
+	return err
+}
+
+// KPasswd is the user's own change over Kerberos.
+func (dc *DC) KPasswd(ctx context.Context, user, old, password string) error {
+	_, err := dc.Exec(ctx, old+"\n"+twice(password), "kpasswd", user)
+	return err
+}
+
+// LDAPSReset is an administrator's reset from another machine, as a self-service portal or Windows does it.
+func (dc *DC) LDAPSReset(ctx context.Context, user, _, password string) error {
+	return dc.ldaps("Administrator", dc.administrator, func(conn *ldap.Conn) error {
+		change := ldap.NewModifyRequest(userDN(user), nil)
+		change.Replace("unicodePwd", []string{unicodePwd(password)})
+		return conn.Modify(change)
+	})
+}
+
+// LDAPSChange is the user's own change from another machine.
+func (dc *DC) LDAPSChange(ctx context.Context, user, old, password string) error {
+	return dc.ldaps(user, old, func(conn *ldap.Conn) error {
+		change := ldap.NewModifyRequest(userDN(user), nil)
+		change.Delete("unicodePwd", []string{unicodePwd(old)})
+		change.Add("unicodePwd", []string{unicodePwd(password)})
+		return conn.Modify(change)
+	})
+}
+
+// A Session is an administrator's open LDAPS connection: for those who want to time a change and not a login.
+type Session struct{ conn *ldap.Conn }
+
+// Administrator logs in over LDAPS.
+func (dc *DC) Administrator(ctx context.Context) (*Session, error) {
+	conn, err := dc.login("Administrator", dc.administrator)
+	return &Session{conn}, err
+}
+
+// Reset sets a user's password.
+func (s *Session) Reset(user, password string) error {
+	change := ldap.NewModifyRequest(userDN(user), nil)
+	change.Replace("unicodePwd", []string{unicodePwd(password)})
+	return s.conn.Modify(change)
+}
+
+// Close ends the connection.
+func (s *Session) Close() error { return s.conn.Close() }
+
+// Login says whether one can log in to the domain with that password: a Kerberos AS exchange from outside.
+func (dc *DC) Login(user, password string) error {
+	config, err := krb5config.NewFromString(fmt.Sprintf("[libdefaults]\n default_realm = %[1]s\n dns_lookup_kdc = false\n"+
+		" udp_preference_limit = 1\n[realms]\n %[1]s = {\n  kdc = %[2]s:88\n }\n", Realm, dc.IP))
+	if err != nil {
+		return fmt.Errorf("preparing a login: %w", err)
+	}
+	c := krb5client.NewWithPassword(user, Realm, password, config, krb5client.DisablePAFXFAST(true))
+	defer c.Destroy()
+	if err := c.Login(); err != nil {
+		return fmt.Errorf("logging in as %s: %w", user, err)
+	}
+	return nil
+}
+
+// ValidatePassword has an ordinary user ask the DC, over ncacn_ip_tcp with sealing, whether a password would do for somebody
+// else. The DC runs the hook for it, under the victim's name, and changes nothing.
+func (dc *DC) ValidatePassword(ctx context.Context, user, userPassword, victim, password string) error {
+	out, err := dc.Exec(ctx, userPassword+"\n"+password+"\n", "validate-password", user, victim)
+	if err == nil && trim(out) != "0" {
+		err = fmt.Errorf("asking the DC about a password: status %s", trim(out))
+	}
+	return err
+}
+
+func (dc *DC) ldaps(user, password string, do func(*ldap.Conn) error) error {
+	conn, err := dc.login(user, password)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(conn)
+}
+
+func (dc *DC) login(user, password string) (*ldap.Conn, error) {
+	conn, err := ldap.DialURL("ldaps://"+dc.IP+":636", ldap.DialWithTLSConfig(dc.tls))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the DC: %w", err)
+	}
+	conn.SetTimeout(30 * time.Second)
+	if err := conn.Bind(user+"@"+strings.ToLower(Realm), password); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("binding as %s: %w", user, err)
+	}
+	return conn, nil
+}
+
+func userDN(user string) string { return "CN=" + ldap.EscapeDN(user) + ",CN=Users," + BaseDN }
+
+// unicodePwd is the attribute's form on the wire: UTF-16LE, in quotes ([MS-ADTS] 3.1.1.3.1.5).
+func unicodePwd(password string) string {
+	var b strings.Builder
+	for _, unit := range utf16.Encode([]rune(`"` + password + `"`)) {
+		b.WriteByte(byte(unit))
+		b.WriteByte(byte(unit >> 8))
+	}
+	return b.String()
+}
+
+// twice is what a program reads that asks for a new password and for its repetition.
+func twice(password string) string { return password + "\n" + password + "\n" }
