@@ -1,0 +1,125 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+// CheckFiles looks at every file and folder that the configuration names, and at the configuration itself: does it
+// exist, and can others than its owner (a secret: read it; the rest: write it) where they must not. Nothing is opened.
+func (c *Config) CheckFiles() []Fault {
+	check := files{config: c}
+	check.look(nil, c.file, public)
+
+	state := []string{"state_dir"}
+	if check.look(state, c.StateDir, folderOfState) {
+		paths := c.Paths()
+		for _, folder := range []string{paths.Keys, paths.Spool, paths.Incoming, paths.Outgoing, paths.Agent, paths.Forwarder} {
+			check.look(state, folder, folderOfState)
+		}
+		for _, file := range []string{paths.AgentPublicKey, paths.ForwarderPublicKey} {
+			check.look(state, file, ownPublic)
+		}
+		for _, file := range []string{paths.AgentKey, paths.ForwarderKey} {
+			check.look(state, file, ownSecret)
+		}
+	}
+	for name, t := range c.Target {
+		at := func(key string) []string { return []string{"target", name, key} }
+		switch t.Type {
+		case TypeGoogle:
+			check.look(at("credentials_file"), t.Google.CredentialsFile, secret)
+			check.look(at("ca_file"), t.Google.CAFile, public)
+		case TypeEntra:
+			check.look(at("client_secret_file"), t.Entra.ClientSecretFile, secret)
+			check.look(at("certificate_file"), t.Entra.CertificateFile, secret)
+			check.look(at("ca_file"), t.Entra.CAFile, public)
+		}
+	}
+	check.faults.sort()
+	return slices.Clip(check.faults)
+}
+
+// kind is what a file or a folder is to us.
+type kind struct {
+	folder bool
+	open   fs.FileMode // permissions that it must not have
+	init   bool        // `samba-pwsync init` makes it
+}
+
+var (
+	public        = kind{open: 0o022}
+	secret        = kind{open: 0o027} // the group may read it: the forwarder runs as a user of its own
+	ownPublic     = kind{open: 0o022, init: true}
+	ownSecret     = kind{open: 0o077, init: true}
+	folderOfState = kind{open: 0o007, folder: true, init: true}
+)
+
+type files struct {
+	config *Config
+	faults Faults
+}
+
+// look notes what is wrong with a file, and reports whether there is one at all.
+func (f *files) look(key []string, path string, k kind) bool {
+	if path == "" {
+		return false
+	}
+	fault := func(problem, remedy string) {
+		f.faults = append(f.faults, Fault{f.config.file, f.config.lines[dotted(key)], dotted(key), problem, remedy})
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && k.init:
+		fault(path+" does not exist", "run `samba-pwsync init`")
+	case errors.Is(err, fs.ErrNotExist):
+		fault(path+" does not exist", "put the file there or correct the path")
+	case err != nil:
+		fault(path+": "+reading(err), "make it reachable")
+	case k.folder != info.IsDir() || !k.folder && !info.Mode().IsRegular():
+		want := "file"
+		if k.folder {
+			want = "folder"
+		}
+		fault(path+" is no "+want, "put a "+want+" there or correct the path")
+	case info.Mode().Perm()&k.open != 0:
+		fault(fmt.Sprintf("%s has mode %04o: %s", path, info.Mode().Perm(), who(info.Mode().Perm()&k.open)),
+			fmt.Sprintf("run `chmod %s %s`", takeAway(k.open), path))
+	}
+	return err == nil
+}
+
+// who says in words what the excess permissions allow.
+func who(excess fs.FileMode) string {
+	if excess&0o044 != 0 {
+		return "others can read it"
+	}
+	if excess&0o022 != 0 {
+		return "others can write to it"
+	}
+	return "others can enter it"
+}
+
+// takeAway is the argument of chmod that removes permissions.
+func takeAway(open fs.FileMode) string {
+	var parts []string
+	for _, class := range []struct {
+		name  string
+		shift int
+	}{{"g", 3}, {"o", 0}} {
+		what := ""
+		for i, letter := range "rwx" {
+			if open>>class.shift&(4>>i) != 0 {
+				what += string(letter)
+			}
+		}
+		if what != "" {
+			parts = append(parts, class.name+"-"+what)
+		}
+	}
+	return strings.Join(parts, ",")
+}
