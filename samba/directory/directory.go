@@ -90,6 +90,11 @@ func dial(ctx context.Context, url string, config *tls.Config) (*DC, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(ctx, conn, scheme)
+}
+
+// open starts talking LDAP on a connection, which is its own from here on.
+func open(ctx context.Context, conn net.Conn, scheme string) (*DC, error) {
 	dc := &DC{conn: ldap.NewConn(writeTimeout{conn}, scheme == "ldaps"), encrypted: scheme != "ldap"}
 	dc.conn.SetTimeout(timeout)
 	dc.conn.Start()

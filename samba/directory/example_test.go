@@ -1,0 +1,55 @@
+package directory_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+)
+
+// Which version of alice's password does this DC hold?
+func Example() {
+	ctx := context.Background()
+	dc, err := directory.Dial(ctx, "ldapi:///var/lib/samba/private/ldap_priv/ldapi")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dc.Close()
+	alice, err := dc.AccountByName(ctx, "alice", []string{"mail"})
+	if errors.Is(err, directory.ErrNotFound) {
+		fmt.Println("there is no alice")
+		return
+	} else if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(alice.Attributes["mail"], alice.Stamp)
+}
+
+// One round of following the directory.
+func ExampleDC_Changed() {
+	var (
+		ctx  = context.Background()
+		dc   *directory.DC // from Dial
+		next uint64        // where the last round ended; 0 before the first
+	)
+	root, err := dc.Root(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = dc.Changed(ctx, next, nil, func(a directory.Account) error {
+		fmt.Println(a.SAMAccountName, a.Stamp)
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err) // and another time from the same number
+	}
+	next = root.HighestUSN + 1
+	fmt.Println("next time from", next)
+}
+
+func ExampleValidateFilter() {
+	fmt.Println(directory.ValidateFilter("(&(mail=*)(!(adminCount=1)))"))
+	// Output: <nil>
+}
