@@ -184,3 +184,25 @@ func (l *Log) ChangeDamaged(file string, err error) {
 func (l *Log) ForwarderTrouble(doing string, err error) {
 	l.write(slog.LevelError, "forwarder-trouble", doing+" failed; will try again", failed(err))
 }
+
+// UnknownTarget: a change names a target that is not configured here; that part of it is ignored.
+func (l *Log) UnknownTarget(name string, a change.Account) {
+	l.write(slog.LevelWarn, "unknown-target", "a change is for a target that is not configured; ignored", slog.String("target", name), account(a))
+}
+
+// SecretLost: the file with a queued change's secret is gone; the account's next change tries again.
+func (l *Log) SecretLost(file, target string, a change.Account) {
+	l.write(slog.LevelError, "secret-lost", "the file of a queued change is gone; dropped", slog.String("file", file),
+		slog.String("target", target), account(a))
+}
+
+// StateDamaged: a database of the forwarder's cannot be read. It has been renamed, and a new one is built from what waits.
+func (l *Log) StateDamaged(file, aside string) {
+	l.write(slog.LevelError, "state-damaged", "database damaged: renamed, and begun anew from what waits", slog.String("file", file),
+		slog.String("renamed_to", aside))
+}
+
+// ValuesDamaged: n values in a database of the forwarder's did not match their checksums and have been dropped.
+func (l *Log) ValuesDamaged(file string, n int) {
+	l.write(slog.LevelError, "values-damaged", "damaged values dropped from database; check the disk", slog.String("file", file), slog.Int("count", n))
+}

@@ -1,0 +1,271 @@
+// Package ledger remembers what was delivered, and what the directory holds.
+//
+// What: per account and target the last final outcome (delivered, refused, expired) with its stamp, and the last stamp that was
+// delivered; per account the newest stamp that the directory is known to hold. Stamps only ever grow.
+//
+// Why: before each attempt the forwarder asks here whether the password at hand is still the account's current one, and
+// whether the target has it already; and a stamp that no delivery has matched is drift.
+//
+// Bytes: a bbolt database (internal/boltfile) with two buckets: "outcomes", key objectGUID and target's name, value Entry; "newest",
+// key objectGUID, value Newest. No secret.
+//
+// An attacker who can write here can make the forwarder believe that it has nothing to do. A ledger that is lost costs at most
+// one repeated delivery per waiting change, and the memory of what was delivered when.
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+const (
+	outcomes = "outcomes"
+	newest   = "newest"
+)
+
+// Expired is the class of a change whose secret was shredded because secret_ttl was over. The other classes are the target's.
+const Expired target.Class = "expired"
+
+// Entry is the last outcome for one account at one target.
+type Entry struct {
+	Target   string         `json:"target"`
+	User     string         `json:"user"` // the account's name at the target
+	Account  change.Account `json:"account"`
+	Stamp    dsdb.Stamp     `json:"stamp"` // of the change that the outcome is about
+	Class    target.Class   `json:"class"` // delivered, no-user, rejected or expired
+	Reason   string         `json:"reason,omitempty"`
+	At       time.Time      `json:"at"`
+	Attempts int            `json:"attempts"`
+
+	// What the target holds from us, also when the last outcome was another one. Record fills it in.
+	Delivered   dsdb.Stamp `json:"delivered,omitzero"`
+	DeliveredAt time.Time  `json:"delivered_at,omitzero"`
+}
+
+// Newest is the newest password version that the directory is known to hold for an account.
+type Newest struct {
+	Account change.Account `json:"account"`
+	Stamp   dsdb.Stamp     `json:"stamp"`
+	Seen    time.Time      `json:"seen"` // when we learned of it
+}
+
+// Count says how many accounts had which last outcome at a target, and when it was last delivered to.
+type Count struct {
+	Classes       map[target.Class]int
+	LastDelivered time.Time
+}
+
+// Ledger is an open ledger. Its methods may be called concurrently.
+type Ledger struct {
+	db *boltfile.DB
+
+	mu     sync.Mutex // also held while a transaction is written: counts never say what the disk does not
+	counts map[string]*Count
+}
+
+// Open opens the ledger in the file, or makes it. What is damaged is dropped, with an event.
+func Open(path string, log *event.Log) (*Ledger, error) {
+	db, aside, err := boltfile.Open(path, outcomes, newest)
+	if err != nil {
+		return nil, fmt.Errorf("opening ledger: %w", err)
+	}
+	if aside != "" {
+		log.StateDamaged(path, aside)
+	}
+	l := &Ledger{db: db, counts: map[string]*Count{}}
+	damagedOutcomes, err1 := db.Load(outcomes, func(_, value []byte) error {
+		var e Entry
+		if err := json.Unmarshal(value, &e); err != nil {
+			return err
+		}
+		l.count(Entry{}, e)
+		return nil
+	})
+	damagedNewest, err2 := db.Load(newest, func(_, value []byte) error { return json.Unmarshal(value, new(Newest)) })
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening ledger: %w", err), db.Close())
+	}
+	if n := damagedOutcomes + damagedNewest; n > 0 {
+		log.ValuesDamaged(path, n)
+	}
+	return l, nil
+}
+
+// Close gives the file up. No method is called after it.
+func (l *Ledger) Close() error { return l.db.Close() }
+
+// Record notes an outcome, durably. One about an older stamp than the last does not replace it; if it is a delivery, it still
+// counts as what the target holds, unless that is newer.
+func (l *Ledger) Record(e Entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := entryKey(e.Account.GUID, e.Target)
+	var old Entry
+	err := l.db.Update(func(tx boltfile.Tx) error {
+		old = Entry{}
+		if _, err := tx.Get(outcomes, key, &old); err != nil {
+			return err
+		}
+		e = merge(old, e)
+		if err := tx.Put(outcomes, key, e); err != nil {
+			return err
+		}
+		_, err := see(tx, Newest{e.Account, e.Stamp, e.At})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("recording outcome: %w", err)
+	}
+	l.count(old, e)
+	return nil
+}
+
+// merge returns what is to be remembered after e has followed old.
+func merge(old, e Entry) Entry {
+	e.Delivered, e.DeliveredAt = old.Delivered, old.DeliveredAt
+	if e.Class == target.Delivered && e.Stamp.Compare(old.Delivered) >= 0 {
+		e.Delivered, e.DeliveredAt = e.Stamp, e.At
+	}
+	if e.Stamp.Compare(old.Stamp) < 0 {
+		old.Delivered, old.DeliveredAt = e.Delivered, e.DeliveredAt
+		return old
+	}
+	return e
+}
+
+// Settled returns the newest stamp with a final outcome for the account at the target; the zero stamp if there was none.
+// A change that is not newer need not be tried again.
+func (l *Ledger) Settled(name string, guid dsdb.GUID) (dsdb.Stamp, error) {
+	e, err := l.entry(name, guid)
+	return e.Stamp, err
+}
+
+// DeliveredStamp returns the stamp of the password that the target holds from us; the zero stamp if it holds none.
+func (l *Ledger) DeliveredStamp(name string, guid dsdb.GUID) (dsdb.Stamp, error) {
+	e, err := l.entry(name, guid)
+	return e.Delivered, err
+}
+
+func (l *Ledger) entry(name string, guid dsdb.GUID) (e Entry, err error) {
+	err = l.db.View(func(tx boltfile.Tx) error {
+		_, err := tx.Get(outcomes, entryKey(guid, name), &e)
+		return err
+	})
+	if err != nil {
+		return Entry{}, fmt.Errorf("reading outcome: %w", err)
+	}
+	return e, nil
+}
+
+// Entries returns the outcomes of one account, sorted by target.
+func (l *Ledger) Entries(guid dsdb.GUID) (entries []Entry, err error) {
+	err = l.db.View(func(tx boltfile.Tx) error {
+		return tx.Prefix(outcomes, guid[:], func(_, value []byte) error {
+			var e Entry
+			if err := json.Unmarshal(value, &e); err != nil {
+				return err
+			}
+			entries = append(entries, e)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading outcomes: %w", err)
+	}
+	return entries, nil
+}
+
+// See notes stamps that the directory holds, in one transaction, and none if all are known.
+func (l *Ledger) See(sightings ...change.Sighting) error {
+	var news []Newest
+	err := l.db.View(func(tx boltfile.Tx) error {
+		for _, s := range sightings {
+			var known Newest
+			if _, err := tx.Get(newest, s.Account.GUID[:], &known); err != nil {
+				return err
+			}
+			if s.Stamp.Compare(known.Stamp) > 0 {
+				news = append(news, Newest{s.Account, s.Stamp, time.Now()})
+			}
+		}
+		return nil
+	})
+	if err == nil && len(news) > 0 {
+		err = l.db.Update(func(tx boltfile.Tx) error {
+			for _, n := range news {
+				if _, err := see(tx, n); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("recording stamps: %w", err)
+	}
+	return nil
+}
+
+// see writes n unless an equal or newer stamp is known.
+func see(tx boltfile.Tx, n Newest) (bool, error) {
+	var known Newest
+	if _, err := tx.Get(newest, n.Account.GUID[:], &known); err != nil {
+		return false, err
+	}
+	if n.Stamp.Compare(known.Stamp) <= 0 {
+		return false, nil
+	}
+	return true, tx.Put(newest, n.Account.GUID[:], n)
+}
+
+// Newest returns the newest stamp known of an account; the zero stamp if none is.
+func (l *Ledger) Newest(guid dsdb.GUID) (stamp dsdb.Stamp, err error) {
+	var known Newest
+	err = l.db.View(func(tx boltfile.Tx) error {
+		_, err := tx.Get(newest, guid[:], &known)
+		return err
+	})
+	if err != nil {
+		return dsdb.Stamp{}, fmt.Errorf("reading newest stamp: %w", err)
+	}
+	return known.Stamp, nil
+}
+
+// Counts returns a copy of the counts of all targets.
+func (l *Ledger) Counts() map[string]Count {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts := make(map[string]Count, len(l.counts))
+	for name, c := range l.counts {
+		counts[name] = Count{maps.Clone(c.Classes), c.LastDelivered}
+	}
+	return counts
+}
+
+// count replaces old by e in the counts.
+func (l *Ledger) count(old, e Entry) {
+	c := l.counts[e.Target]
+	if c == nil {
+		c = &Count{Classes: map[target.Class]int{}}
+		l.counts[e.Target] = c
+	}
+	if old.Class != "" {
+		c.Classes[old.Class]--
+	}
+	c.Classes[e.Class]++
+	if e.DeliveredAt.After(c.LastDelivered) {
+		c.LastDelivered = e.DeliveredAt
+	}
+}
+
+func entryKey(guid dsdb.GUID, name string) []byte { return append(guid[:], name...) }

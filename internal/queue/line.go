@@ -1,0 +1,147 @@
+package queue
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// line is the index of one target's items. An item lies in one of two heaps while it can be leased, and in none while it is
+// parked or its account is leased.
+type line struct {
+	items  map[dsdb.GUID]*entry
+	leased map[dsdb.GUID]bool // also while the leased item has been replaced or dropped
+	fresh  byDue              // never tried
+	later  byDue              // tried, or too long ago proven for a first attempt without asking
+	turn   int                // leases of fresh items since the last other one
+	parked int
+	wake   chan struct{}
+}
+
+// entry is one item in the index. A changed item is a new entry: what a lease points at tells whether it is still current.
+type entry struct {
+	item Item
+	line *line
+	heap *byDue // where it lies, nil if nowhere
+	pos  int
+}
+
+func (e *entry) current() bool { return e.line.items[e.item.Account.GUID] == e }
+
+func (l *line) insert(item Item) {
+	e := &entry{item: item, line: l}
+	l.items[item.Account.GUID] = e
+	if item.Parked {
+		l.parked++
+		return
+	}
+	l.offer(e)
+}
+
+func (l *line) remove(e *entry) {
+	delete(l.items, e.item.Account.GUID)
+	if e.item.Parked {
+		l.parked--
+	}
+	e.leaveHeap()
+}
+
+// offer makes a waiting entry leasable, unless its account is leased.
+func (l *line) offer(e *entry) {
+	if l.leased[e.item.Account.GUID] {
+		return
+	}
+	if e.item.Class == "" {
+		e.enter(&l.fresh)
+	} else {
+		e.enter(&l.later)
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pick returns the entry to be leased next, or nil.
+func (l *line) pick(proven, due time.Time) *entry {
+	for len(l.fresh) > 0 && l.fresh[0].item.Proven.Before(proven) {
+		e := l.fresh[0]
+		e.leaveHeap()
+		e.enter(&l.later)
+	}
+	backlog := len(l.later) > 0 && !l.later[0].item.Due.After(due)
+	switch {
+	case len(l.fresh) > 0 && !(backlog && l.turn >= freshTurns):
+		return l.fresh[0]
+	case backlog:
+		return l.later[0]
+	default:
+		return nil
+	}
+}
+
+// take leases what pick returned.
+func (l *line) take(e *entry) {
+	if e.heap == &l.fresh {
+		l.turn++
+	} else {
+		l.turn = 0
+	}
+	e.leaveHeap()
+	l.leased[e.item.Account.GUID] = true
+}
+
+// giveBack ends the lease of an entry's account and offers what waits there now.
+func (l *line) giveBack(e *entry) {
+	guid := e.item.Account.GUID
+	delete(l.leased, guid)
+	if now := l.items[guid]; now != nil && !now.item.Parked {
+		l.offer(now)
+	}
+}
+
+func (l *line) next() (time.Time, bool) {
+	switch {
+	case len(l.fresh) > 0:
+		return l.fresh[0].item.Due, true
+	case len(l.later) > 0:
+		return l.later[0].item.Due, true
+	default:
+		return time.Time{}, false
+	}
+}
+
+func (e *entry) enter(h *byDue) {
+	e.heap = h
+	heap.Push(h, e)
+}
+
+func (e *entry) leaveHeap() {
+	if e.heap != nil {
+		heap.Remove(e.heap, e.pos)
+		e.heap = nil
+	}
+}
+
+// byDue is a heap, the longest due first.
+type byDue []*entry
+
+func (h byDue) Len() int           { return len(h) }
+func (h byDue) Less(i, j int) bool { return h[i].item.Due.Before(h[j].item.Due) }
+func (h byDue) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].pos, h[j].pos = i, j
+}
+func (h *byDue) Push(x any) {
+	e := x.(*entry)
+	e.pos = len(*h)
+	*h = append(*h, e)
+}
+func (h *byDue) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}

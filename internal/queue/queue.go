@@ -1,0 +1,385 @@
+// Package queue holds, per target and account, the newest change that is still to be delivered.
+//
+// What: an item for each pair of target and account (objectGUID); the item with the newest stamp wins, whatever the order in
+// which they come. An item waits until it is due, is leased to one worker, and is then done, due again, or parked: the target
+// refuses this user or this password, and only the account's next change can help. Parked items are kept for people to see;
+// their secret is gone.
+//
+// Why leases, and not "take out, put back": between the two an item would be nowhere, and a newer one could be overtaken by
+// the older one that is put back. A leased item stays in its place. A newer one replaces it there at once, and the lease then
+// stands for nothing: it can neither finish nor delay the newer one, which waits until the lease is returned. So there are never
+// two leases for one target and account, and stamps are leased in ascending order only. Leases live in memory: one
+// process, which bbolt's file lock guards, and after a crash nothing is leased.
+//
+// Bytes: a bbolt database (internal/boltfile) with one bucket, "items": key objectGUID and target's name, value Item. It holds
+// no secret, only names of files in spool/outgoing, and can be rebuilt from them. The index in memory never says what the disk
+// does not: one mutex is held while a transaction is written.
+//
+// An attacker who can write here can delay or drop deliveries and make a target look refused; he cannot make a password be
+// sent that the forwarder does not hold sealed, nor under a name other than one that an item gives to its file's change
+// (internal/deliver compares the two).
+package queue
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+const (
+	bucket = "items"
+
+	// freshTurns is how many items in a row that were never tried go before the ones that wait for another attempt: the user at
+	// the desk does not wait for the backlog, and the backlog moves all the same.
+	freshTurns = 4
+)
+
+// Item is one change for one target.
+type Item struct {
+	Target   string         `json:"target"`
+	User     string         `json:"user"` // the account's name at the target
+	Account  change.Account `json:"account"`
+	Stamp    dsdb.Stamp     `json:"stamp"`
+	Capture  string         `json:"capture"`
+	File     string         `json:"file,omitempty"` // in spool/outgoing; empty once parked
+	Captured time.Time      `json:"captured"`
+	Proven   time.Time      `json:"proven"`
+	Due      time.Time      `json:"due"`              // when it may be tried, or was parked
+	Attempts int            `json:"attempts"`         // that counted
+	Class    target.Class   `json:"class,omitempty"`  // of the last attempt; empty: never tried
+	Reason   string         `json:"reason,omitempty"` // of the last attempt, in words
+	Parked   bool           `json:"parked,omitempty"`
+}
+
+// Lease is the right to try one item. It is returned by exactly one of Done, Retry, Postpone, Park and Release.
+type Lease struct {
+	Item
+	entry *entry
+}
+
+// Queue is an open queue. Its methods may be called concurrently.
+type Queue struct {
+	db *boltfile.DB
+
+	mu    sync.Mutex
+	lines map[string]*line // by target
+	files map[string]int   // how many items refer to the file
+}
+
+// Open opens the queue in the file, or makes it. What is damaged is dropped, with an event: the files in spool/outgoing hold
+// what is needed to queue it again.
+func Open(path string, log *event.Log) (*Queue, error) {
+	db, aside, err := boltfile.Open(path, bucket)
+	if err != nil {
+		return nil, fmt.Errorf("opening queue: %w", err)
+	}
+	if aside != "" {
+		log.StateDamaged(path, aside)
+	}
+	q := &Queue{db: db, lines: map[string]*line{}, files: map[string]int{}}
+	dropped, err := db.Load(bucket, func(key, value []byte) error {
+		var item Item
+		if err := json.Unmarshal(value, &item); err != nil {
+			return err
+		}
+		if string(item.key()) != string(key) {
+			return errors.New("an item lies under another's key")
+		}
+		q.insert(item)
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening queue: %w", err), db.Close())
+	}
+	if dropped > 0 {
+		log.ValuesDamaged(path, dropped)
+	}
+	return q, nil
+}
+
+// Close gives the file up. No method is called after it.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.db.Close()
+}
+
+// Add queues items, in one transaction. An item that is not newer than the one in its place is ignored. It returns the items
+// that were replaced; a file that Needs then denies is the caller's to shred.
+func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	newest := map[string]Item{}
+	for _, item := range items {
+		key := string(item.key())
+		if e := q.line(item.Target).items[item.Account.GUID]; e != nil && item.Stamp.Compare(e.item.Stamp) <= 0 {
+			continue
+		}
+		if other, ok := newest[key]; !ok || item.Stamp.Compare(other.Stamp) > 0 {
+			newest[key] = item
+		}
+	}
+	if len(newest) == 0 {
+		return nil, nil
+	}
+	err = q.db.Update(func(tx boltfile.Tx) error {
+		for key, item := range newest {
+			if err := tx.Put(bucket, []byte(key), item); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("queueing: %w", err)
+	}
+	for _, item := range newest {
+		if old := q.line(item.Target).items[item.Account.GUID]; old != nil {
+			replaced = append(replaced, old.item)
+			q.remove(old)
+		}
+		q.insert(item)
+	}
+	return replaced, nil
+}
+
+// Supersede drops the items, waiting, leased or parked, that are older than the newest stamps known of their accounts, and
+// returns them.
+func (q *Queue) Supersede(newest map[dsdb.GUID]dsdb.Stamp) ([]Item, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var old []*entry
+	for _, l := range q.lines {
+		for guid, stamp := range newest {
+			if e := l.items[guid]; e != nil && e.item.Stamp.Compare(stamp) < 0 {
+				old = append(old, e)
+			}
+		}
+	}
+	return q.drop(old)
+}
+
+// Expire drops the items captured before a time, except those that are leased or parked, and returns them.
+func (q *Queue) Expire(before time.Time) ([]Item, error) {
+	return q.dropIf(func(e *entry) bool {
+		return !e.item.Parked && e.item.Captured.Before(before) && !e.line.leased[e.item.Account.GUID]
+	})
+}
+
+// Forget drops the items that refer to a file, leased or not, and returns them.
+func (q *Queue) Forget(file string) ([]Item, error) {
+	return q.dropIf(func(e *entry) bool { return e.item.File == file })
+}
+
+func (q *Queue) dropIf(condition func(*entry) bool) ([]Item, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var matching []*entry
+	for _, l := range q.lines {
+		for _, e := range l.items {
+			if condition(e) {
+				matching = append(matching, e)
+			}
+		}
+	}
+	return q.drop(matching)
+}
+
+func (q *Queue) drop(entries []*entry) ([]Item, error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	err := q.db.Update(func(tx boltfile.Tx) error {
+		for _, e := range entries {
+			if err := tx.Delete(bucket, e.item.key()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dropping items: %w", err)
+	}
+	items := make([]Item, len(entries))
+	for i, e := range entries {
+		items[i] = e.item
+		q.remove(e)
+	}
+	return items, nil
+}
+
+// Ready reports whether Lease would give an item.
+func (q *Queue) Ready(name string, proven, due time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.line(name).pick(proven, due) != nil
+}
+
+// Lease leases the target's next item: one that was never tried, proven not before proven; or else the one that is due for
+// longest, not after due.
+func (q *Queue) Lease(name string, proven, due time.Time) (Lease, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.line(name)
+	e := l.pick(proven, due)
+	if e == nil {
+		return Lease{}, false
+	}
+	l.take(e)
+	return Lease{Item: e.item, entry: e}, true
+}
+
+// Current reports whether the lease still stands for the newest change of its account.
+func (q *Queue) Current(l Lease) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return l.entry.current()
+}
+
+// Done returns a lease and drops its item, unless a newer one has taken the place. On an error the lease is not returned.
+func (q *Queue) Done(l Lease) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l.entry.current() {
+		if _, err := q.drop([]*entry{l.entry}); err != nil {
+			return fmt.Errorf("finishing item: %w", err)
+		}
+	}
+	l.entry.line.giveBack(l.entry)
+	return nil
+}
+
+// Retry returns a lease after an attempt that counts; the item is due again at due.
+func (q *Queue) Retry(l Lease, due time.Time, class target.Class, reason string) error {
+	return q.giveBack(l, func(item *Item) {
+		item.Attempts++
+		item.Due, item.Class, item.Reason = due, class, reason
+	})
+}
+
+// Postpone returns a lease after an attempt that does not count: it was not the item's fault. The item is due at once.
+func (q *Queue) Postpone(l Lease, class target.Class, reason string) error {
+	return q.giveBack(l, func(item *Item) {
+		item.Due, item.Class, item.Reason = time.Now(), class, reason
+	})
+}
+
+// Park returns a lease; the item stays, without a secret, until the account's next change.
+func (q *Queue) Park(l Lease, class target.Class, reason string) error {
+	return q.giveBack(l, func(item *Item) {
+		item.Attempts++
+		item.Due, item.Class, item.Reason = time.Now(), class, reason
+		item.Parked, item.File = true, ""
+	})
+}
+
+// Release returns a lease as if it had never been.
+func (q *Queue) Release(l Lease) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l.entry.line.giveBack(l.entry)
+}
+
+// giveBack returns a lease whose item has changed. On an error the lease is not returned.
+func (q *Queue) giveBack(l Lease, edit func(*Item)) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := l.entry
+	if !e.current() {
+		e.line.giveBack(e)
+		return nil
+	}
+	item := e.item
+	edit(&item)
+	err := q.db.Update(func(tx boltfile.Tx) error { return tx.Put(bucket, item.key(), item) })
+	if err != nil {
+		return fmt.Errorf("updating item: %w", err)
+	}
+	q.remove(e)
+	e.line.giveBack(e)
+	q.insert(item)
+	return nil
+}
+
+// Next returns when the first of the target's items that wait is due; false if none waits.
+func (q *Queue) Next(name string) (time.Time, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.line(name).next()
+}
+
+// Wake receives after something changed that may let the target's next item be leased sooner. One receiver per target.
+func (q *Queue) Wake(name string) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.line(name).wake
+}
+
+// Needs reports whether an item refers to the file.
+func (q *Queue) Needs(file string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.files[file] > 0
+}
+
+// Count returns how many items of the target wait (leased ones included) and how many are parked.
+func (q *Queue) Count(name string) (waiting, parked int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.line(name)
+	return len(l.items) - l.parked, l.parked
+}
+
+// Items returns a copy of all items, the longest captured first.
+func (q *Queue) Items() []Item {
+	q.mu.Lock()
+	var items []Item
+	for _, l := range q.lines {
+		for _, e := range l.items {
+			items = append(items, e.item)
+		}
+	}
+	q.mu.Unlock()
+	slices.SortFunc(items, func(a, b Item) int {
+		return cmp.Or(a.Captured.Compare(b.Captured), cmp.Compare(a.Capture, b.Capture), cmp.Compare(a.Target, b.Target))
+	})
+	return items
+}
+
+func (i Item) key() []byte { return append(i.Account.GUID[:], i.Target...) }
+
+func (q *Queue) line(name string) *line {
+	l := q.lines[name]
+	if l == nil {
+		l = &line{items: map[dsdb.GUID]*entry{}, leased: map[dsdb.GUID]bool{}, wake: make(chan struct{}, 1)}
+		q.lines[name] = l
+	}
+	return l
+}
+
+// insert and remove keep index and file counts in step with what has been written.
+func (q *Queue) insert(item Item) {
+	if item.File != "" {
+		q.files[item.File]++
+	}
+	q.line(item.Target).insert(item)
+}
+
+func (q *Queue) remove(e *entry) {
+	if file := e.item.File; file != "" {
+		if q.files[file]--; q.files[file] == 0 {
+			delete(q.files, file)
+		}
+	}
+	e.line.remove(e)
+}
