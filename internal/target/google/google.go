@@ -1,0 +1,217 @@
+// Package google sets passwords at Google Workspace and Cloud Identity, over the Admin SDK's Directory API.
+//
+// What: one users.update for each password, with google.golang.org/api/admin/directory/v1. The update has patch semantics: it
+// changes the password, and takes back "must change at next login", since the user has just chosen this one.
+//
+// Why the hash: the API takes a crypt hash in place of the password, so that the clear text does not leave this process. The
+// default is SHA-512 crypt with 10,000 rounds, the most that Google allows. The price: Google cannot judge the strength of
+// what it does not see, so its length is judged here. (The discovery document of the Directory API, User.hashFunction.)
+//
+// Two ways to be allowed: an administrator role assigned to the service account itself, or domain-wide delegation, where it
+// acts as the administrator named by subject. The first is better: its key opens nothing but what the role says. Either
+// needs the scope admin.directory.user, and a role with the privileges "Users: Read" and "Users: Update: Reset password".
+//
+// Google answers 403 "forbidden" both when we may not reset passwords at all and when this one address is not in the
+// account or belongs to a super administrator. So a user that Google knows is read then: if that is allowed, the trouble is
+// the one user's. A role that may read but not reset passwords cannot be told from that, which is why the error says so.
+//
+// Whom it trusts: Google's servers, as package cloud says. The credentials file is read anew for each access token, about
+// once an hour, so a key can be replaced under a running forwarder.
+//
+// What it does not solve: with password_format "cleartext" the password is turned into a string and into JSON by the library,
+// copies that nobody can wipe. With the hash there is none.
+package google
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	admin "google.golang.org/api/admin/directory/v1"
+	"google.golang.org/api/option"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/cloud"
+	"github.com/samba-pwsync/samba-pwsync/internal/secret"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+// The password formats.
+const (
+	CryptSHA512 = "crypt-sha512"
+	Cleartext   = "cleartext"
+)
+
+// DefaultEndpoint is the Directory API for everybody but the tests.
+const DefaultEndpoint = "https://admin.googleapis.com/"
+
+// Options say how to reach the Google account.
+type Options struct {
+	CredentialsFile string // the service account's key, JSON, as the console makes it
+	Subject         string // the administrator to act as; empty: the service account has a role of its own
+	Endpoint        string // empty: DefaultEndpoint
+	PasswordFormat  string // empty: CryptSHA512
+	CAFile          string // empty: the system's authorities
+}
+
+// Target is the Google account. It implements target.Target.
+type Target struct {
+	subject string
+	hashed  bool
+	tokens  *cloud.Tokens
+	http    *http.Client
+	users   *admin.UsersService
+}
+
+// New reads the configuration and the credentials. It does not use the network.
+func New(o Options) (*Target, error) {
+	if o.Endpoint == "" {
+		o.Endpoint = DefaultEndpoint
+	}
+	if o.PasswordFormat == "" {
+		o.PasswordFormat = CryptSHA512
+	}
+	_, errCredentials := readCredentials(o)
+	base, errClient := cloud.Client(o.CAFile)
+	errs := []error{errCredentials, errClient, cloud.CheckURL("endpoint", o.Endpoint)}
+	if o.PasswordFormat != CryptSHA512 && o.PasswordFormat != Cleartext {
+		errs = append(errs, fmt.Errorf("reading password_format: it is neither %q nor %q", CryptSHA512, Cleartext))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	endpoint, err := url.Parse(o.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("reading endpoint: %w", err)
+	}
+
+	t := &Target{subject: o.Subject, hashed: o.PasswordFormat == CryptSHA512, http: base}
+	t.tokens = cloud.NewTokens(func(ctx context.Context) (cloud.Token, error) { return fetch(ctx, o, base.Transport) })
+	client := &http.Client{
+		Transport:     t.tokens.Transport(endpoint.Host, cloud.Strict(base.Transport, api)),
+		CheckRedirect: base.CheckRedirect,
+	}
+	service, err := admin.NewService(context.Background(), option.WithHTTPClient(client), option.WithEndpoint(o.Endpoint),
+		// Without this, GOOGLE_SDK_GO_LOGGING_LEVEL=debug would print each request, password included.
+		option.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return nil, fmt.Errorf("preparing Google's client: %w", err)
+	}
+	service.UserAgent = "samba-pwsync"
+	t.users = service.Users
+	return t, nil
+}
+
+// Check implements target.Target: it reads the subject, or any one user, with a fresh access token.
+func (t *Target) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, cloud.Timeout)
+	defer cancel()
+	t.tokens.Renew()
+	if err := t.probe(ctx); err != nil {
+		return fmt.Errorf("checking access: %w", err)
+	}
+	return nil
+}
+
+// probe asks for something that is there if we are allowed to see users at all.
+func (t *Target) probe(ctx context.Context) error {
+	if t.subject != "" {
+		_, err := t.users.Get(t.subject).Fields("id").Context(ctx).Do()
+		return t.classifyProbe(err)
+	}
+	_, err := t.users.List().Customer("my_customer").MaxResults(1).Fields("users(id)").Context(ctx).Do()
+	return t.classifyProbe(err)
+}
+
+// SetPassword implements target.Target.
+func (t *Target) SetPassword(ctx context.Context, user target.User, password secret.Secret) error {
+	if err := t.setPassword(ctx, user, password); err != nil {
+		return fmt.Errorf("setting password: %w", err)
+	}
+	return nil
+}
+
+func (t *Target) setPassword(ctx context.Context, user target.User, password secret.Secret) error {
+	if !isKey(user.Name) {
+		return fmt.Errorf("%w: the name is not an address", target.ErrNoUser)
+	}
+	change, err := t.change(password)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cloud.Timeout)
+	defer cancel()
+	updated, err := t.users.Update(user.Name, change).Fields("id").Context(ctx).Do()
+	switch refusal := (*cloud.Refusal)(nil); {
+	case err == nil && updated.Id == "":
+		return fmt.Errorf("%w: the answer is not Google's: the address is wrong, or a proxy stands in between", target.ErrDenied)
+	case err == nil:
+		return nil
+	case errors.As(err, &refusal) && isForbidden(refusal):
+		return t.whoseFault(ctx, refusal)
+	default:
+		return classifyUpdate(err)
+	}
+}
+
+// change is the part of the user that is sent.
+func (t *Target) change(password secret.Secret) (*admin.User, error) {
+	u := &admin.User{ForceSendFields: []string{"ChangePasswordAtNextLogin"}} // false, which the library leaves out otherwise
+	text := password.Bytes()
+	if !t.hashed {
+		if !utf8.Valid(text) { // encoding/json would send another password, with U+FFFD in it
+			return nil, fmt.Errorf("%w: it is not valid UTF-8", target.ErrRejected)
+		}
+		u.Password = string(text)
+		return u, nil
+	}
+	// Google cannot judge a hash. What it would refuse in clear text must not become a password that its own login form
+	// does not take.
+	if reasons := t.Accepts(password); reasons != nil {
+		return nil, fmt.Errorf("%w: it %s", target.ErrRejected, reasons[0])
+	}
+	hash, err := cryptSHA512(text)
+	if err != nil {
+		return nil, fmt.Errorf("hashing: %w", err)
+	}
+	u.Password, u.HashFunction = hash, "crypt"
+	return u, nil
+}
+
+// Accepts implements target.Target: 8 to 100 characters, of any kind (Google's help page on limits; an older page allows
+// only ASCII, so Google has the last word on the others).
+func (t *Target) Accepts(password secret.Secret) []target.Reason {
+	text := password.Bytes()
+	if !utf8.Valid(text) {
+		return []target.Reason{"is not valid UTF-8"}
+	}
+	var reasons []target.Reason
+	switch n := utf8.RuneCount(text); {
+	case n < 8:
+		reasons = append(reasons, "has fewer than 8 characters")
+	case n > 100:
+		reasons = append(reasons, "has more than 100 characters")
+	}
+	if bytes.IndexByte(text, 0) >= 0 { // where crypt would stop reading
+		reasons = append(reasons, "has a NUL character")
+	}
+	return reasons
+}
+
+// Close implements target.Target.
+func (t *Target) Close() error {
+	t.http.CloseIdleConnections()
+	return nil
+}
+
+// isKey reports whether name can stand in a URL's path as what it is.
+func isKey(name string) bool {
+	return strings.Trim(name, ".") != "" && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) })
+}
