@@ -27,6 +27,12 @@ type HookConfig struct {
 	Policy   Policy
 }
 
+// BuiltinHook is what the hook works with where no file can be read.
+func BuiltinHook() HookConfig {
+	c := Default()
+	return HookConfig{c.StateDir, c.Hook, c.Policy}
+}
+
 // Paths returns the layout of the state folder.
 func (c HookConfig) Paths() Paths { return pathsBelow(c.StateDir) }
 

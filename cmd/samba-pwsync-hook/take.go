@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/secret"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
+	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// take seals the password into a capture, stores it in spool/incoming, and returns the capture's ID. When it returns without
+// an error, the capture survives a power cut.
+func take(paths config.Paths, from checkpassword.Request, password secret.Secret) (id string, err error) {
+	// The keys are read anew at each run, so that a rotation needs no restart of Samba.
+	agent, err := seal.LoadPublic(paths.AgentPublicKey)
+	if err != nil {
+		return "", err
+	}
+	forwarder, err := seal.LoadPublic(paths.ForwarderPublicKey)
+	if err != nil {
+		return "", err
+	}
+	incoming, err := spool.Open(paths.Incoming, capture.Suffix)
+	if err != nil {
+		return "", err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("asking for the host name: %w", err)
+	}
+	header := capture.Header{
+		ID:                capture.NewID(),
+		Time:              time.Now(),
+		Host:              strings.ToValidUTF8(host, "?"),
+		Account:           from.Account,
+		UserPrincipalName: from.UserPrincipalName,
+		FullName:          from.FullName,
+	}
+	raw, err := header.Marshal()
+	if err != nil {
+		return "", err
+	}
+	proofBox, err := sealProof(agent, capture.ProofInfo(raw), password)
+	if err != nil {
+		return "", err
+	}
+	secretBox, err := seal.Close(forwarder, capture.SecretInfo(raw), password.Bytes())
+	if err != nil {
+		return "", err
+	}
+	if err := incoming.Put(header.FileName(), capture.Encode(raw, proofBox, secretBox)); err != nil {
+		return "", err
+	}
+	return header.ID.String(), nil
+}
+
+// sealProof closes the proof box: the NT hash of the password.
+func sealProof(to seal.PublicKey, info []byte, password secret.Secret) ([]byte, error) {
+	utf16 := checkpassword.UTF16LE(password.Bytes())
+	defer clear(utf16)
+	hash := dsdb.NTHash(utf16)
+	defer clear(hash[:])
+	content := box.EncodeNTHash(hash)
+	defer clear(content)
+	return seal.Close(to, info, content)
+}
