@@ -75,6 +75,23 @@ func (l *Log) NeverCommitted(capture, name string) {
 		slog.String("capture", capture), slog.String("account", name))
 }
 
+// Skipped: proven and handed over, but some targets do not want the account.
+func (l *Log) Skipped(capture string, a change.Account, why string) {
+	l.write(slog.LevelInfo, "skipped", "some targets do not want this account", account(a), slog.String("capture", capture), slog.String("why", why))
+}
+
+// HashMissing: the directory stores nothing that a capture of this account could be compared with.
+func (l *Log) HashMissing(capture string, a change.Account) {
+	l.write(slog.LevelError, "hash-missing", "the directory stores no NT hash of this account, so nothing can be proven: set `nt hash store = always` in smb.conf",
+		account(a), slog.String("capture", capture))
+}
+
+// Unprovable: HashMissing until the time allowed was over; the capture has been shredded.
+func (l *Log) Unprovable(capture, name string) {
+	l.write(slog.LevelError, "unprovable", "captured password could not be proven, because the directory stores no NT hash; shredded",
+		slog.String("capture", capture), slog.String("account", name))
+}
+
 // CaptureDamaged: a capture's file makes no sense and has been set aside.
 func (l *Log) CaptureDamaged(file string, err error) {
 	l.write(slog.LevelError, "capture-damaged", "capture set aside: look into spool/incoming/damaged", slog.String("file", file), failed(err))
