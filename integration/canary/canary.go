@@ -8,6 +8,7 @@
 package canary
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
@@ -46,6 +48,7 @@ type Search struct {
 	bitmap  [1 << bits / 64]uint64
 	needles map[uint64][]needle // by window
 	longest int
+	buffers sync.Pool // of *[]byte: most of what is read is small
 }
 
 type needle struct {
@@ -79,12 +82,18 @@ func New(passwords []string) (*Search, error) {
 			}
 		}
 	}
+	s.buffers.New = func() any {
+		buffer := make([]byte, max(1<<18, 2*s.longest))
+		return &buffer
+	}
 	return s, nil
 }
 
 // Scan reads r to its end and returns what it found, and how many bytes it read. Where names r in findings.
 func (s *Search) Scan(where string, r io.Reader) (found []Finding, size int64, err error) {
-	buffer := make([]byte, max(1<<18, 2*s.longest))
+	lent := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(lent)
+	buffer := *lent
 	kept := 0
 	for {
 		n, err := io.ReadFull(r, buffer[kept:])
@@ -103,6 +112,29 @@ func (s *Search) Scan(where string, r io.Reader) (found []Finding, size int64, e
 		}
 		size += int64(starts)
 		kept = copy(buffer, data[starts:])
+	}
+}
+
+// ScanTar reads a tar archive to its end: the names in it and the contents of every file. Findings name the file.
+func (s *Search) ScanTar(where string, r io.Reader) (found []Finding, size int64, err error) {
+	archive := tar.NewReader(r)
+	for {
+		header, err := archive.Next()
+		if err == io.EOF {
+			// What follows the end of an archive is padding; its writer may want to be rid of it.
+			_, err := io.Copy(io.Discard, r)
+			return found, size, err
+		}
+		if err != nil {
+			return found, size, fmt.Errorf("reading %s: %w", where, err)
+		}
+		for _, part := range []io.Reader{strings.NewReader(header.Name + "\x00" + header.Linkname), archive} {
+			f, n, err := s.Scan(where+":/"+header.Name, part)
+			found, size = append(found, f...), size+n
+			if err != nil {
+				return found, size, err
+			}
+		}
 	}
 }
 

@@ -1,11 +1,14 @@
 package canary
 
 import (
+	"archive/tar"
 	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/url"
 	"os/exec"
 	"strings"
@@ -94,10 +97,60 @@ func TestFindsAcrossReads(t *testing.T) {
 	}
 }
 
+func TestNamesTheFileOfAnArchive(t *testing.T) {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for name, contents := range map[string]string{"var/log/innocent": "nothing", "var/log/guilty": "it is " + password, "tmp/" + password: ""} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(contents))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(contents)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New([]string{password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _, err := s.ScanTar("dc", &archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]bool{}
+	for _, f := range found {
+		files[f.Where] = true
+	}
+	if want := map[string]bool{"dc:/var/log/guilty": true, "dc:/tmp/" + password: true}; !maps.Equal(files, want) {
+		t.Errorf("found in %v, want %v", files, want)
+	}
+}
+
 func TestFindingsDoNotTell(t *testing.T) {
 	for _, f := range search(t, strings.NewReader(password), password) {
 		if strings.Contains(f.String(), password) {
 			t.Error("a finding shows the password")
+		}
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	passwords := make([]string, 200)
+	for i := range passwords {
+		passwords[i] = rand.Text()[:14]
+	}
+	s, err := New(passwords)
+	if err != nil {
+		b.Fatal(err)
+	}
+	text := make([]byte, 16<<20)
+	_, _ = rand.Read(text)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if found, _, err := s.Scan("noise", bytes.NewReader(text)); err != nil || len(found) > 0 {
+			b.Fatal(found, err)
 		}
 	}
 }

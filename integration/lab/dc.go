@@ -122,9 +122,14 @@ func (dc *DC) StopServe(ctx context.Context) error {
 // KillServe sends SIGKILL to samba-pwsync serve; its supervisor starts it again.
 func (dc *DC) KillServe(ctx context.Context) error { return dc.service(ctx, "kill", "samba-pwsync") }
 
-// Restart restarts Samba and waits until it answers.
-func (dc *DC) Restart(ctx context.Context) error {
-	if err := dc.service(ctx, "-w", "30", "restart", "samba"); err != nil {
+// StopSamba stops Samba and waits until it is gone.
+func (dc *DC) StopSamba(ctx context.Context) error {
+	return dc.service(ctx, "-w", "30", "down", "samba")
+}
+
+// StartSamba starts Samba and waits until it answers.
+func (dc *DC) StartSamba(ctx context.Context) error {
+	if err := dc.service(ctx, "up", "samba"); err != nil {
 		return err
 	}
 	return dc.waitUp(ctx)

@@ -53,15 +53,24 @@ func (c Container) WriteFile(ctx context.Context, path, mode, contents string) e
 	return nil
 }
 
-// Everything copies to w, as tar archives end to end, what the container has written: its whole file system. Docker's own
-// records of it, its output and its description, follow as text.
-func (c Container) Everything(ctx context.Context, w io.Writer) error {
-	for _, args := range [][]string{{"export", c.Name}, {"logs", c.Name}, {"inspect", c.Name}} {
-		if err := stream(ctx, nil, w, args...); err != nil {
-			return err
-		}
+// Files copies the container's whole file system to w, as a tar archive; what is mounted there is not in it.
+func (c Container) Files(ctx context.Context, w io.Writer) error {
+	return stream(ctx, nil, w, "export", c.Name)
+}
+
+// Output copies to w what the container's programs wrote to their standard output and error, as Docker keeps it.
+func (c Container) Output(ctx context.Context, w io.Writer) error {
+	cmd := exec.CommandContext(ctx, "docker", "logs", c.Name)
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("reading the output of %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// Describe copies to w all that Docker keeps about the container.
+func (c Container) Describe(ctx context.Context, w io.Writer) error {
+	return stream(ctx, nil, w, "inspect", c.Name)
 }
 
 func docker(ctx context.Context, stdin string, args ...string) (string, error) {

@@ -13,6 +13,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -51,6 +53,7 @@ type Lab struct {
 	dir     string // the sandbox's store, on the host
 	network string
 	started []string // containers
+	events  *record
 
 	mu        sync.Mutex
 	passwords []string
@@ -80,7 +83,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 		return nil, err
 	}
 
-	l := &Lab{}
+	l := &Lab{events: recordEvents()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close())
@@ -133,6 +136,7 @@ func (l *Lab) run(ctx context.Context, name, image string, flags []string, args 
 func (l *Lab) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	l.events.close()
 	var errs []error
 	for _, name := range l.started {
 		if _, err := docker(ctx, "", "rm", "-f", "-v", name); err != nil {
@@ -169,6 +173,12 @@ func (l *Lab) NewPassword() string {
 	return l.Remember(string(password))
 }
 
+// NewSimplePassword draws a password that is long enough and yet one that Samba's complexity rule refuses: lower case only.
+func (l *Lab) NewSimplePassword() string {
+	letters := func(r rune) rune { return 'a' + r%26 }
+	return l.Remember(strings.Map(letters, rand.Text()[:12]))
+}
+
 // Remember adds a password to those that the canary test looks for, and returns it.
 func (l *Lab) Remember(password string) string {
 	l.mu.Lock()
@@ -184,5 +194,40 @@ func (l *Lab) Passwords() []string {
 	return append([]string(nil), l.passwords...)
 }
 
-// Containers returns the lab's containers.
-func (l *Lab) Containers() []Container { return []Container{l.DC.Container, l.Sandbox.Container} }
+// DockerEvents is what the engine has reported about the lab's containers so far: every command run in one, for example.
+func (l *Lab) DockerEvents() []byte { return l.events.bytes() }
+
+// record keeps the engine's events in memory; the engine itself forgets all but the last few hundred.
+type record struct {
+	stop context.CancelFunc
+	done chan struct{}
+	mu   sync.Mutex
+	buf  bytes.Buffer
+}
+
+func recordEvents() *record {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &record{stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		_ = stream(ctx, nil, r, "events", "--filter", "label="+label+"="+owner()) // ends when it is told to
+	}()
+	return r
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.Write(p)
+}
+
+func (r *record) bytes() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.buf.Bytes())
+}
+
+func (r *record) close() {
+	r.stop()
+	<-r.done
+}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ func (dc *DC) KPasswd(ctx context.Context, user, old, password string) error {
 }
 
 // LDAPSReset is an administrator's reset from another machine, as a self-service portal or Windows does it.
-func (dc *DC) LDAPSReset(ctx context.Context, user, _, password string) error {
+func (dc *DC) LDAPSReset(_ context.Context, user, _, password string) error {
 	return dc.ldaps("Administrator", dc.administrator, func(conn *ldap.Conn) error {
 		change := ldap.NewModifyRequest(userDN(user), nil)
 		change.Replace("unicodePwd", []string{unicodePwd(password)})
@@ -75,7 +76,7 @@ func (dc *DC) LDAPSReset(ctx context.Context, user, _, password string) error {
 }
 
 // LDAPSChange is the user's own change from another machine.
-func (dc *DC) LDAPSChange(ctx context.Context, user, old, password string) error {
+func (dc *DC) LDAPSChange(_ context.Context, user, old, password string) error {
 	return dc.ldaps(user, old, func(conn *ldap.Conn) error {
 		change := ldap.NewModifyRequest(userDN(user), nil)
 		change.Delete("unicodePwd", []string{unicodePwd(old)})
@@ -84,13 +85,46 @@ func (dc *DC) LDAPSChange(ctx context.Context, user, old, password string) error
 	})
 }
 
+// SetAttribute replaces an attribute of a user, as an administrator.
+func (dc *DC) SetAttribute(_ context.Context, user, attribute, value string) error {
+	return dc.ldaps("Administrator", dc.administrator, func(conn *ldap.Conn) error {
+		change := ldap.NewModifyRequest(userDN(user), nil)
+		change.Replace(attribute, []string{value})
+		return conn.Modify(change)
+	})
+}
+
+// WithoutComplexity puts a user under a fine-grained password policy without complexity, for as long as do runs: Samba does not
+// show the hook what that user's password is changed to.
+func (dc *DC) WithoutComplexity(ctx context.Context, user string, do func() error) error {
+	pso := "simple-" + user
+	run := func(args ...string) error {
+		_, err := dc.Exec(ctx, "", append([]string{"samba-tool", "domain", "passwordsettings", "pso"}, args...)...)
+		return err
+	}
+	if err := run("create", pso, "10", "--complexity=off", "--min-pwd-age=0"); err != nil {
+		return fmt.Errorf("creating a password policy: %w", err)
+	}
+	if err := run("apply", pso, user); err != nil {
+		return fmt.Errorf("applying a password policy: %w", err)
+	}
+	err := do()
+	if e := run("delete", pso); e != nil {
+		err = errors.Join(err, fmt.Errorf("deleting a password policy: %w", e))
+	}
+	return err
+}
+
 // A Session is an administrator's open LDAPS connection: for those who want to time a change and not a login.
 type Session struct{ conn *ldap.Conn }
 
 // Administrator logs in over LDAPS.
-func (dc *DC) Administrator(ctx context.Context) (*Session, error) {
+func (dc *DC) Administrator() (*Session, error) {
 	conn, err := dc.login("Administrator", dc.administrator)
-	return &Session{conn}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Session{conn}, nil
 }
 
 // Reset sets a user's password.
@@ -98,6 +132,18 @@ func (s *Session) Reset(user, password string) error {
 	change := ldap.NewModifyRequest(userDN(user), nil)
 	change.Replace("unicodePwd", []string{unicodePwd(password)})
 	return s.conn.Modify(change)
+}
+
+// Create adds an account with a password and a mail address, in one request.
+func (s *Session) Create(user, password string) error {
+	add := ldap.NewAddRequest(userDN(user), nil)
+	for attribute, value := range map[string]string{
+		"objectClass": "user", "sAMAccountName": user, "userPrincipalName": user + "@" + strings.ToLower(Realm), "mail": Mail(user),
+		"userAccountControl": "512", "unicodePwd": unicodePwd(password),
+	} {
+		add.Attribute(attribute, []string{value})
+	}
+	return s.conn.Add(add)
 }
 
 // Close ends the connection.

@@ -1,0 +1,75 @@
+// Package integration holds the promises of samba-pwsync, tried on a real Samba domain controller: every route by which a
+// password changes, what must never be sent, and whether a password was left anywhere. `make integration` runs it.
+//
+// The tests share one domain controller, so each works with users of its own and most run side by side. Those that disturb
+// everybody (a cloud that is down, a serve that is killed) run alone. The canary comes last: it reads what all the others wrote.
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/integration/canary"
+	"github.com/samba-pwsync/samba-pwsync/integration/lab"
+)
+
+var (
+	company   *lab.Lab
+	processes *canary.Processes
+	ctx       context.Context // ends at an interrupt: then every step fails at once, and the lab is removed
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	// A skip is a failure where it counts.
+	required := os.Getenv("CI") == "true" || os.Getenv("PWSYNC_INTEGRATION") == "required"
+	if !required && os.Getenv("PWSYNC_INTEGRATION") == "" {
+		fmt.Println("skipped: needs Docker and a few minutes; make integration runs it")
+		return 0
+	}
+
+	var stop context.CancelFunc
+	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	processes = canary.WatchProcesses(20 * time.Millisecond)
+	defer processes.Stop()
+
+	began := time.Now()
+	var err error
+	company, err = lab.Start(ctx, lab.Options{Progress: func(format string, args ...any) {
+		fmt.Printf("lab, %4.1f s: %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "starting the lab: %v\n", err)
+		if !required {
+			fmt.Println("skipped: the lab could not be started")
+			return 0
+		}
+		return 1
+	}
+	defer func() {
+		if err := company.Close(); err != nil {
+			fmt.Fprintf(os.Stderr, "removing the lab: %v\n", err)
+			code = 1
+		}
+	}()
+	return m.Run()
+}
+
+// TestPromises is the order in which things are tried.
+func TestPromises(t *testing.T) {
+	t.Run("Arrives", testArrives)         // every route
+	t.Run("NeverSent", testNeverSent)     // refused, forged, excluded
+	t.Run("CloudDown", testCloudDown)     // no old password overtakes a new one
+	t.Run("ControllerDown", testDCDown)   // changes made while Samba does not run
+	t.Run("Killed", testKilled)           // serve, 50 times
+	t.Run("WellBehaved", testWellBehaved) // what the clouds thought of our requests
+	t.Run("LeftNowhere", testCanary)      // last: what all the others wrote
+}

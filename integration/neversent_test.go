@@ -1,0 +1,128 @@
+package integration
+
+import (
+	"testing"
+)
+
+// testNeverSent: what the directory does not prove to be the account's current password is sent nowhere.
+//
+// That nothing was sent is shown twice: serve gives its verdict on the capture, and after the user's next real change, which does
+// arrive, the clouds have been sent that change and nothing else.
+func testNeverSent(t *testing.T) {
+	t.Run("refused by the policy", func(t *testing.T) { t.Parallel(); testRefusedByPolicy(t) })
+	t.Run("refused by the password history", func(t *testing.T) { t.Parallel(); testRefusedByHistory(t) })
+	t.Run("forged with SamrValidatePassword", func(t *testing.T) { t.Parallel(); testForged(t) })
+	t.Run("excluded account", func(t *testing.T) { t.Parallel(); testExcluded(t) })
+}
+
+func testRefusedByPolicy(t *testing.T) {
+	for name, password := range map[string]string{
+		"too short":  company.Remember(company.NewPassword()[:7]), // Samba's own minimum is 7
+		"too long":   company.Remember(company.NewPassword() + "abc"),
+		"too simple": company.NewSimplePassword(),
+	} {
+		for _, route := range company.DC.Routes() {
+			t.Run(name+", "+route.Name, func(t *testing.T) {
+				t.Parallel()
+				u := newUser(t)
+				said := len(hookSaid(t, u.name))
+				if err := route.Change(ctx, u.name, u.password(), password); err == nil {
+					t.Fatal("the change was not refused")
+				}
+				if len(hookSaid(t, u.name)) == said {
+					t.Error("the hook did not log its refusal, so something else refused")
+				}
+				must(t, company.DC.Login(u.name, u.password()))
+
+				next := company.NewPassword()
+				must(t, route.Change(ctx, u.name, u.password(), next))
+				u.arrives(t, next)
+			})
+		}
+	}
+}
+
+// The hook accepts the password, and after it Samba refuses the change.
+func testRefusedByHistory(t *testing.T) {
+	for _, route := range company.DC.Routes() {
+		if !route.Own {
+			continue // an administrator's reset does not ask the history
+		}
+		t.Run(route.Name, func(t *testing.T) {
+			t.Parallel()
+			u := newUser(t)
+			old := u.password()
+			current := company.NewPassword()
+			must(t, route.Change(ctx, u.name, old, current))
+			u.arrives(t, current)
+
+			if err := route.Change(ctx, u.name, current, old); err == nil {
+				t.Fatal("the change was not refused")
+			}
+			verdict(t, "never-committed", u.name, 1)
+			must(t, company.DC.Login(u.name, current))
+
+			next := company.NewPassword()
+			must(t, route.Change(ctx, u.name, current, next))
+			u.arrives(t, next)
+		})
+	}
+}
+
+// Any user of the domain can make the DC run the hook in anybody's name, with a password of his choice.
+func testForged(t *testing.T) {
+	mallory, victim := newUser(t), newUser(t)
+	forge := func() string {
+		t.Helper()
+		password := company.NewPassword()
+		before := len(hookSaid(t, victim.name))
+		must(t, company.DC.ValidatePassword(ctx, mallory.name, mallory.password(), victim.name, password))
+		if len(hookSaid(t, victim.name)) == before {
+			t.Fatal("the DC did not run the hook, so this test shows nothing")
+		}
+		return password
+	}
+
+	atOnce := forge()
+	verdict(t, "never-committed", victim.name, 1)
+	victim.gotNothingElse(t)
+
+	// Waiting for the victim's next real change, which must not confirm it.
+	waiting := []string{forge(), forge()}
+	next := company.NewPassword()
+	must(t, company.DC.KPasswd(ctx, victim.name, victim.password(), next))
+	victim.arrives(t, next)
+	verdict(t, "never-committed", victim.name, 3)
+	victim.gotNothingElse(t)
+
+	// The victim's former password, which the attacker may know.
+	must(t, company.DC.ValidatePassword(ctx, mallory.name, mallory.password(), victim.name, victim.sent[0]))
+	verdict(t, "never-committed", victim.name, 4)
+	victim.gotNothingElse(t)
+
+	for _, password := range append(waiting, atOnce) {
+		victim.never(t, password)
+		if company.DC.Login(victim.name, password) == nil {
+			t.Error("one can log in with a forged password")
+		}
+	}
+}
+
+// [directory] exclude = "(adminCount=1)" in the lab's configuration.
+func testExcluded(t *testing.T) {
+	u := newUser(t)
+	must(t, company.DC.SetAttribute(ctx, u.name, "adminCount", "1"))
+	password := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", password))
+	verdict(t, "unwanted", u.name, 1)
+	must(t, company.DC.Login(u.name, password))
+	u.gotNothingElse(t)
+	u.never(t, password)
+
+	// Neither when the exclusion ends: the password that was not sent is gone. The next change is sent.
+	must(t, company.DC.SetAttribute(ctx, u.name, "adminCount", "0"))
+	next := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
+	u.arrives(t, next)
+
+}

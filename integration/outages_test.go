@@ -1,0 +1,135 @@
+package integration
+
+import (
+	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/integration/lab"
+	"github.com/samba-pwsync/samba-pwsync/internal/sandbox/state"
+)
+
+// testCloudDown: while a cloud is down, passwords wait; what is sent afterwards is the current one and nothing else, and the
+// other cloud never waits.
+func testCloudDown(t *testing.T) {
+	t.Run("changed twice meanwhile", testChangedTwice)
+	t.Run("second change never captured", testSecondChangeNotCaptured)
+	t.Run("answers lost", testAnswersLost)
+}
+
+func testChangedTwice(t *testing.T) {
+	u := newUser(t)
+	misbehave(t, state.Google, "503")
+
+	first, second := company.NewPassword(), company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", first))
+	u.waitAt(t, state.Microsoft, first)
+	verdict(t, "queued", u.name, 2)
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", second))
+	u.waitAt(t, state.Microsoft, second)
+	verdict(t, "queued", u.name, 3)
+
+	must(t, company.Sandbox.Behave(ctx))
+	u.waitAt(t, state.Google, second)
+	if got := history(t, state.Google, u.name); len(got) != 2 {
+		t.Errorf("Google was sent %d passwords, want the one from before its outage and the one after it", len(got))
+	}
+	if got := history(t, state.Microsoft, u.name); len(got) != 3 {
+		t.Errorf("Microsoft was sent %d passwords, want all 3", len(got))
+	}
+}
+
+// The first change waits; the second one the hook never sees. So the first may not be sent any more, although nothing newer can be.
+func testSecondChangeNotCaptured(t *testing.T) {
+	u := newUser(t)
+	for _, cloud := range lab.Clouds {
+		misbehave(t, cloud, "503")
+	}
+	waiting := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", waiting))
+	verdict(t, "queued", u.name, 2)
+
+	said := len(hookSaid(t, u.name))
+	unseen := company.NewPassword()
+	must(t, company.DC.WithoutComplexity(ctx, u.name, func() error { return company.DC.LDAPSReset(ctx, u.name, "", unseen) }))
+	must(t, company.DC.Login(u.name, unseen))
+	if len(hookSaid(t, u.name)) != said {
+		t.Fatal("the hook saw the second change, so this test shows nothing")
+	}
+
+	must(t, company.Sandbox.Behave(ctx))
+	verdict(t, "superseded", u.name, len(lab.Clouds))
+	u.gotNothingElse(t)
+
+	next := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
+	u.arrives(t, next)
+	u.never(t, waiting)
+}
+
+// A cloud that sets the password and then breaks the connection is asked again; that must not undo a newer change.
+func testAnswersLost(t *testing.T) {
+	u := newUser(t)
+	for _, cloud := range lab.Clouds {
+		misbehave(t, cloud, "504-applied")
+	}
+	first, second := company.NewPassword(), company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", first))
+	u.waitFor(t, first)
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", second))
+	u.waitFor(t, second)
+	must(t, company.Sandbox.Behave(ctx))
+
+	next := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
+	u.waitFor(t, next)
+	inOrder(t, u.name, []string{u.password(), first, second, next})
+}
+
+// testDCDown: samba-tool on the DC changes passwords also when Samba does not run. The capture waits until the directory
+// can be asked.
+func testDCDown(t *testing.T) {
+	u := newUser(t)
+	must(t, company.DC.StopSamba(ctx))
+	password := company.NewPassword()
+	err := company.DC.SetPasswordLocal(ctx, u.name, "", password)
+	said := hookSaid(t, u.name)
+	must(t, company.DC.StartSamba(ctx))
+	must(t, err)
+	if len(said) < 2 {
+		t.Error("the hook did not run while Samba was down")
+	}
+	u.arrives(t, password)
+	must(t, company.DC.Login(u.name, password))
+}
+
+func misbehave(t *testing.T, cloud state.Cloud, fault string) {
+	t.Helper()
+	must(t, company.Sandbox.Misbehave(ctx, cloud, fault))
+	t.Cleanup(func() { must(t, company.Sandbox.Behave(ctx)) })
+}
+
+// inOrder demands that a cloud was sent passwords of that list only, and never an older one after a newer one. It may have missed
+// some: a newer change replaces one that still waits.
+func inOrder(t *testing.T, name string, passwords []string) {
+	t.Helper()
+	for _, cloud := range lab.Clouds {
+		newest := 0
+		for n, sent := range history(t, cloud, name) {
+			which := -1
+			for i, password := range passwords {
+				if is(t, sent, password) {
+					which = i
+				}
+			}
+			switch {
+			case which < 0:
+				t.Errorf("%s: password %d sent for %s is none that was set", cloud, n, name)
+			case which < newest:
+				t.Errorf("%s: for %s, change %d was sent after change %d", cloud, name, which, newest)
+			}
+			newest = max(newest, which)
+		}
+		if newest != len(passwords)-1 {
+			t.Errorf("%s: for %s, the newest change sent was %d of %d", cloud, name, newest, len(passwords)-1)
+		}
+	}
+}

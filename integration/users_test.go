@@ -1,0 +1,185 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/GehirnInc/crypt/sha512_crypt"
+
+	"github.com/samba-pwsync/samba-pwsync/integration/lab"
+	"github.com/samba-pwsync/samba-pwsync/internal/sandbox/state"
+)
+
+// patience is how long a test waits for something that should take a moment: the machine may be small and busy.
+const patience = 30 * time.Second
+
+// user is an account that exists in the domain and in both clouds.
+type user struct {
+	name string
+	sent []string // what the clouds must have got, oldest first
+}
+
+var users atomic.Int32
+
+// newUser creates an account, whose first password thereby arrives at both clouds.
+func newUser(t *testing.T) *user {
+	t.Helper()
+	u := &user{name: fmt.Sprintf("user%02d", users.Add(1))}
+	if err := company.Sandbox.AddUser(ctx, lab.Mail(u.name)); err != nil {
+		t.Fatal(err)
+	}
+	password := company.NewPassword()
+	if err := company.DC.CreateUser(ctx, u.name, password); err != nil {
+		t.Fatal(err)
+	}
+	u.arrives(t, password)
+	return u
+}
+
+// password is the account's current one.
+func (u *user) password() string { return u.sent[len(u.sent)-1] }
+
+// arrives waits until both clouds hold the password, and demands that they got exactly what they must have got, in order.
+func (u *user) arrives(t *testing.T, password string) {
+	t.Helper()
+	u.sent = append(u.sent, password)
+	u.waitFor(t, password)
+	u.gotNothingElse(t)
+}
+
+// waitFor waits until both clouds hold the password.
+func (u *user) waitFor(t *testing.T, password string) {
+	t.Helper()
+	for _, cloud := range lab.Clouds {
+		u.waitAt(t, cloud, password)
+	}
+}
+
+func (u *user) waitAt(t *testing.T, cloud state.Cloud, password string) state.Password {
+	t.Helper()
+	var got []state.Password
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		got = history(t, cloud, u.name)
+		if len(got) > 0 && is(t, got[len(got)-1], password) {
+			return got[len(got)-1]
+		}
+	}
+	t.Fatalf("%s does not hold %s's password after %v; it was sent %d passwords", cloud, u.name, patience, len(got))
+	return state.Password{}
+}
+
+// gotNothingElse demands that both clouds were sent what they must have been sent, and nothing besides. The same
+// password twice in a row does no harm, but nothing in these tests is a reason for it.
+func (u *user) gotNothingElse(t *testing.T) {
+	t.Helper()
+	for _, cloud := range lab.Clouds {
+		got := history(t, cloud, u.name)
+		if len(got) != len(u.sent) {
+			t.Errorf("%s was sent %d passwords for %s, want %d", cloud, len(got), u.name, len(u.sent))
+			continue
+		}
+		for i, password := range u.sent {
+			if !is(t, got[i], password) {
+				t.Errorf("%s: password %d of %s is another than expected", cloud, i, u.name)
+			}
+		}
+	}
+}
+
+// never demands that a cloud was never sent that password.
+func (u *user) never(t *testing.T, password string) {
+	t.Helper()
+	for _, cloud := range lab.Clouds {
+		if slices.ContainsFunc(history(t, cloud, u.name), func(p state.Password) bool { return is(t, p, password) }) {
+			t.Errorf("%s was sent a password of %s that must never be sent", cloud, u.name)
+		}
+	}
+}
+
+// history is what a cloud was sent for the user, oldest first.
+func history(t *testing.T, cloud state.Cloud, name string) []state.Password {
+	t.Helper()
+	held, err := company.Sandbox.State(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, ok := held.User(cloud, lab.Mail(name))
+	if !ok {
+		t.Fatalf("%s does not know %s", cloud, name)
+	}
+	return u.Passwords
+}
+
+// is says whether what a cloud holds is that password.
+func is(t *testing.T, p state.Password, password string) bool {
+	t.Helper()
+	switch p.Hash {
+	case "":
+		return p.Value == password
+	case "crypt":
+		if !strings.HasPrefix(p.Value, "$6$") {
+			t.Fatal("Google was sent a hash that is not $6$")
+		}
+		return sha512_crypt.New().Verify(p.Value, []byte(password)) == nil
+	default:
+		t.Fatalf("Google was sent a hash of kind %q", p.Hash)
+		return false
+	}
+}
+
+// verdict waits until serve has said its word on an account: so many events of that name.
+func verdict(t *testing.T, event, account string, count int) {
+	t.Helper()
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		events, err := company.DC.Events(waiting)
+		n := 0
+		for _, e := range events {
+			if e.Name == event && e.Fields["account"] == account {
+				n++
+			}
+		}
+		switch {
+		case err != nil:
+			t.Fatalf("waiting for %d %q of %s: %v", count, event, account, err)
+		case n == count:
+			return
+		case n > count:
+			t.Fatalf("serve said %q of %s %d times, want %d", event, account, n, count)
+		}
+		select {
+		case <-waiting.Done():
+			t.Fatalf("serve said %q of %s %d times in %v, want %d", event, account, n, patience, count)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// hookSaid returns the hook's log lines about an account.
+func hookSaid(t *testing.T, account string) []string {
+	t.Helper()
+	log, err := company.DC.Exec(ctx, "", "cat", lab.SysLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "samba-pwsync-hook") && slices.Contains(strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" =\",:\n", r) }), account) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
