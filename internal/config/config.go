@@ -57,7 +57,7 @@ type Config struct {
 	lines map[string]int // by dotted key; for faults that only CheckFiles sees
 }
 
-// Hook is about `samba-pwsync-hook`, which Samba runs for each new password. The hook reads the file anew at each run.
+// Hook is `samba-pwsync-hook`, which Samba runs for each new password. It reads this file anew at each run.
 type Hook struct {
 	// What to answer Samba where the policy accepts the password but the hook cannot store it, because the disk is full
 	// or a key is missing. With "accept" people can go on changing passwords; the ones not stored do not reach the targets,
