@@ -25,7 +25,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Timeout is how long one call may take as a whole, token included. Both vendors answer within one or two seconds, or hardly
@@ -98,4 +101,10 @@ func CheckURL(key, address string) error {
 		return fmt.Errorf("reading %s: it has to be of the form https://host/", key)
 	}
 	return nil
+}
+
+// IsName reports whether name can stand in a URL's path and be what it was: not empty, nor "..", nor with a line break.
+func IsName(name string) bool {
+	return strings.Trim(name, ".") != "" && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) })
 }

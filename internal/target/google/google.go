@@ -30,8 +30,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	admin "google.golang.org/api/admin/directory/v1"
@@ -138,7 +136,7 @@ func (t *Target) SetPassword(ctx context.Context, user target.User, password sec
 }
 
 func (t *Target) setPassword(ctx context.Context, user target.User, password secret.Secret) error {
-	if !isKey(user.Name) {
+	if !cloud.IsName(user.Name) {
 		return fmt.Errorf("%w: the name is not an address", target.ErrNoUser)
 	}
 	change, err := t.change(password)
@@ -208,10 +206,4 @@ func (t *Target) Accepts(password secret.Secret) []target.Reason {
 func (t *Target) Close() error {
 	t.http.CloseIdleConnections()
 	return nil
-}
-
-// isKey reports whether name can stand in a URL's path as what it is.
-func isKey(name string) bool {
-	return strings.Trim(name, ".") != "" && utf8.ValidString(name) &&
-		!strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) })
 }
