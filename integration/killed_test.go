@@ -34,7 +34,7 @@ func testKilled(t *testing.T) {
 			mails = append(mails, lab.Mail(name))
 		}
 	}
-	must(t, company.Sandbox.AddUser(ctx, mails...))
+	must(t, company.Sandbox.AddUsers(ctx, mails...))
 	for name, p := range passwords {
 		must(t, admin.Create(name, p[0]))
 	}

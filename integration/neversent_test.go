@@ -25,12 +25,11 @@ func testRefusedByPolicy(t *testing.T) {
 			t.Run(name+", "+route.Name, func(t *testing.T) {
 				t.Parallel()
 				u := newUser(t)
-				said := len(hookSaid(t, u.name))
 				if err := route.Change(ctx, u.name, u.password(), password); err == nil {
 					t.Fatal("the change was not refused")
 				}
-				if len(hookSaid(t, u.name)) == said {
-					t.Error("the hook did not log its refusal, so something else refused")
+				if said := hookSaid(t, u.name, 2); said[1] != "refused" {
+					t.Errorf("the hook %s the password, so something else refused it", said[1])
 				}
 				must(t, company.DC.Login(u.name, u.password()))
 
@@ -59,6 +58,9 @@ func testRefusedByHistory(t *testing.T) {
 			if err := route.Change(ctx, u.name, current, old); err == nil {
 				t.Fatal("the change was not refused")
 			}
+			if said := hookSaid(t, u.name, 3); said[2] != "accepted" {
+				t.Errorf("the hook %s the password; this test wants Samba to refuse what the hook accepted", said[2])
+			}
 			verdict(t, "never-committed", u.name, 1)
 			must(t, company.DC.Login(u.name, current))
 
@@ -72,13 +74,14 @@ func testRefusedByHistory(t *testing.T) {
 // Any user of the domain can make the DC run the hook in anybody's name, with a password of his choice.
 func testForged(t *testing.T) {
 	mallory, victim := newUser(t), newUser(t)
+	forged := 0
 	forge := func() string {
 		t.Helper()
-		password := company.NewPassword()
-		before := len(hookSaid(t, victim.name))
+		password := company.NewForgeablePassword()
 		must(t, company.DC.ValidatePassword(ctx, mallory.name, mallory.password(), victim.name, password))
-		if len(hookSaid(t, victim.name)) == before {
-			t.Fatal("the DC did not run the hook, so this test shows nothing")
+		forged++
+		if said := hookSaid(t, victim.name, 1+forged); said[forged] != "accepted" {
+			t.Fatalf("the hook %s the forged password, so this test shows nothing", said[forged])
 		}
 		return password
 	}
@@ -93,11 +96,6 @@ func testForged(t *testing.T) {
 	must(t, company.DC.KPasswd(ctx, victim.name, victim.password(), next))
 	victim.arrives(t, next)
 	verdict(t, "never-committed", victim.name, 3)
-	victim.gotNothingElse(t)
-
-	// The victim's former password, which the attacker may know.
-	must(t, company.DC.ValidatePassword(ctx, mallory.name, mallory.password(), victim.name, victim.sent[0]))
-	verdict(t, "never-committed", victim.name, 4)
 	victim.gotNothingElse(t)
 
 	for _, password := range append(waiting, atOnce) {

@@ -12,7 +12,7 @@ import (
 	"github.com/GehirnInc/crypt/sha512_crypt"
 
 	"github.com/samba-pwsync/samba-pwsync/integration/lab"
-	"github.com/samba-pwsync/samba-pwsync/internal/sandbox/state"
+	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 )
 
 // patience is how long a test waits for something that should take a moment: the machine may be small and busy.
@@ -30,7 +30,7 @@ var users atomic.Int32
 func newUser(t *testing.T) *user {
 	t.Helper()
 	u := &user{name: fmt.Sprintf("user%02d", users.Add(1))}
-	if err := company.Sandbox.AddUser(ctx, lab.Mail(u.name)); err != nil {
+	if err := company.Sandbox.AddUsers(ctx, lab.Mail(u.name)); err != nil {
 		t.Fatal(err)
 	}
 	password := company.NewPassword()
@@ -60,9 +60,9 @@ func (u *user) waitFor(t *testing.T, password string) {
 	}
 }
 
-func (u *user) waitAt(t *testing.T, cloud state.Cloud, password string) state.Password {
+func (u *user) waitAt(t *testing.T, cloud sandbox.Cloud, password string) sandbox.Password {
 	t.Helper()
-	var got []state.Password
+	var got []sandbox.Password
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		got = history(t, cloud, u.name)
 		if len(got) > 0 && is(t, got[len(got)-1], password) {
@@ -70,7 +70,7 @@ func (u *user) waitAt(t *testing.T, cloud state.Cloud, password string) state.Pa
 		}
 	}
 	t.Fatalf("%s does not hold %s's password after %v; it was sent %d passwords", cloud, u.name, patience, len(got))
-	return state.Password{}
+	return sandbox.Password{}
 }
 
 // gotNothingElse demands that both clouds were sent what they must have been sent, and nothing besides. The same
@@ -95,14 +95,14 @@ func (u *user) gotNothingElse(t *testing.T) {
 func (u *user) never(t *testing.T, password string) {
 	t.Helper()
 	for _, cloud := range lab.Clouds {
-		if slices.ContainsFunc(history(t, cloud, u.name), func(p state.Password) bool { return is(t, p, password) }) {
+		if slices.ContainsFunc(history(t, cloud, u.name), func(p sandbox.Password) bool { return is(t, p, password) }) {
 			t.Errorf("%s was sent a password of %s that must never be sent", cloud, u.name)
 		}
 	}
 }
 
 // history is what a cloud was sent for the user, oldest first.
-func history(t *testing.T, cloud state.Cloud, name string) []state.Password {
+func history(t *testing.T, cloud sandbox.Cloud, name string) []sandbox.Password {
 	t.Helper()
 	held, err := company.Sandbox.State(ctx)
 	if err != nil {
@@ -116,7 +116,7 @@ func history(t *testing.T, cloud state.Cloud, name string) []state.Password {
 }
 
 // is says whether what a cloud holds is that password.
-func is(t *testing.T, p state.Password, password string) bool {
+func is(t *testing.T, p sandbox.Password, password string) bool {
 	t.Helper()
 	switch p.Hash {
 	case "":
@@ -161,20 +161,30 @@ func verdict(t *testing.T, event, account string, count int) {
 	}
 }
 
-// hookSaid returns the hook's log lines about an account.
-func hookSaid(t *testing.T, account string) []string {
+// hookSaid returns the hook's answers about an account so far, oldest first: "accepted", "refused" or "failed". It waits until
+// there are as many as are wanted.
+func hookSaid(t *testing.T, account string, wanted int) []string {
 	t.Helper()
-	log, err := company.DC.Exec(ctx, "", "cat", lab.SysLog)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	for line := range strings.Lines(log) {
-		if strings.Contains(line, "samba-pwsync-hook") && slices.Contains(strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" =\",:\n", r) }), account) {
-			lines = append(lines, line)
+	var said []string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		log, err := company.DC.Exec(ctx, "", "cat", lab.SysLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = nil
+		for line := range strings.Lines(log) {
+			if _, text, ok := strings.Cut(line, " samba-pwsync-hook["); ok && strings.Contains(text, fmt.Sprintf(" account=%q", account)) {
+				_, text, _ = strings.Cut(text, "]: ")
+				answer, _, _ := strings.Cut(text, " ")
+				said = append(said, answer)
+			}
+		}
+		if len(said) >= wanted {
+			return said
 		}
 	}
-	return lines
+	t.Fatalf("the hook was asked about %s %d times, want %d", account, len(said), wanted)
+	return nil
 }
 
 func must(t *testing.T, err error) {

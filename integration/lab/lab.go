@@ -179,6 +179,24 @@ func (l *Lab) NewSimplePassword() string {
 	return l.Remember(strings.Map(letters, rand.Text()[:12]))
 }
 
+// NewForgeablePassword draws a password that SamrValidatePassword hands to the hook unharmed. Samba takes the length in UTF-16,
+// twice the number of characters, for the length of the UTF-8 text, so the hook gets whatever lies in memory behind a password of
+// plain letters. One whose characters take two bytes each on average comes out whole: half of them one byte, half three.
+func (l *Lab) NewForgeablePassword() string {
+	var b strings.Builder
+	for i, letter := range l.NewPassword() {
+		if i%4 == 3 {
+			letter = '-' // of the special characters a harmless one
+		}
+		b.WriteRune(letter)
+		b.WriteRune('가' + letter) // some Hangul syllable
+		if i == 6 {
+			break
+		}
+	}
+	return l.Remember(b.String())
+}
+
 // Remember adds a password to those that the canary test looks for, and returns it.
 func (l *Lab) Remember(password string) string {
 	l.mu.Lock()

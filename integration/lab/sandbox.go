@@ -2,29 +2,28 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
-	"github.com/samba-pwsync/samba-pwsync/internal/sandbox/state"
+	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 )
 
 const (
-	sandboxHost   = "cloud-sandbox"
-	sandboxDir    = "/sandbox" // in its container
-	sandboxBinary = "/cloud-sandbox"
+	sandboxHost = "cloud-sandbox"
+	sandboxDir  = "/sandbox" // in its container
 )
 
 // Clouds are the two that the sandbox stands in for.
-var Clouds = []state.Cloud{state.Google, state.Microsoft}
+var Clouds = []sandbox.Cloud{sandbox.Google, sandbox.Microsoft}
 
-// Sandbox is the container with Google's and Microsoft's doubles.
+// Sandbox is the container with Google's and Microsoft's doubles. Its client speaks to it over a socket in the folder that the
+// container shares with this machine.
 type Sandbox struct {
 	Container
+	*sandbox.Client
 
 	dir string // sandboxDir, on the host
 }
@@ -37,7 +36,7 @@ func startSandbox(ctx context.Context, l *Lab) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sandbox{Container: c, dir: l.dir}
+	s := &Sandbox{Container: c, Client: sandbox.NewClient(filepath.Join(l.dir, "control.sock")), dir: l.dir}
 	ready, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
@@ -72,45 +71,14 @@ func (s *Sandbox) install(ctx context.Context, c Container, dir string) (targets
 	return string(toml), nil
 }
 
-func (s *Sandbox) command(ctx context.Context, stdin string, args ...string) (string, error) {
-	return s.Exec(ctx, stdin, append([]string{sandboxBinary}, args...)...)
-}
-
-// AddUser makes the user of that mail address known to both clouds.
-func (s *Sandbox) AddUser(ctx context.Context, mail ...string) error {
-	_, err := s.command(ctx, "", append([]string{"user", "add", "--dir", sandboxDir}, mail...)...)
-	return err
-}
-
-// Misbehave makes a cloud fail until Behave: fault as `cloud-sandbox misbehave --help` lists them, flags as it takes them.
-func (s *Sandbox) Misbehave(ctx context.Context, cloud state.Cloud, fault string, flags ...string) error {
-	_, err := s.command(ctx, "", append(append([]string{"misbehave", "--dir", sandboxDir}, flags...), string(cloud), fault)...)
-	return err
-}
-
-// Behave ends every misbehaviour.
-func (s *Sandbox) Behave(ctx context.Context) error {
-	_, err := s.command(ctx, "", "misbehave", "--dir", sandboxDir, "clear")
-	return err
-}
-
-// State is everything that the sandbox holds.
-func (s *Sandbox) State(ctx context.Context) (held state.State, err error) {
-	out, err := s.command(ctx, "", "show", "--dir", sandboxDir, "--json")
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &held)
+// AddUsers makes the users of those mail addresses known to both clouds.
+func (s *Sandbox) AddUsers(ctx context.Context, mails ...string) error {
+	for _, mail := range mails {
+		for _, cloud := range Clouds {
+			if err := s.AddUser(ctx, sandbox.User{Cloud: cloud, Name: mail}); err != nil {
+				return fmt.Errorf("adding %s to %s: %w", mail, cloud, err)
+			}
+		}
 	}
-	if err != nil {
-		return held, fmt.Errorf("asking the sandbox what it holds: %w", err)
-	}
-	return held, nil
-}
-
-// Holds says whether password is what the cloud holds for the user now.
-func (s *Sandbox) Holds(ctx context.Context, cloud state.Cloud, user, password string) (bool, error) {
-	_, err := s.command(ctx, password, "verify", "--dir", sandboxDir, string(cloud), user)
-	if exit, ok := errors.AsType[*ExitError](err); ok && exit.Code == 1 {
-		return false, nil
-	}
-	return err == nil, err
+	return nil
 }
