@@ -120,8 +120,7 @@ func (l *Ledger) Record(e Entry) error {
 		if err := tx.Put(outcomes, key, e); err != nil {
 			return err
 		}
-		_, err := see(tx, Newest{e.Account, e.Stamp, e.At})
-		return err
+		return see(tx, Newest{e.Account, e.Stamp, e.At})
 	})
 	if err != nil {
 		return fmt.Errorf("recording outcome: %w", err)
@@ -203,7 +202,7 @@ func (l *Ledger) See(sightings ...change.Sighting) error {
 	if err == nil && len(news) > 0 {
 		err = l.db.Update(func(tx boltfile.Tx) error {
 			for _, n := range news {
-				if _, err := see(tx, n); err != nil {
+				if err := see(tx, n); err != nil {
 					return err
 				}
 			}
@@ -217,15 +216,15 @@ func (l *Ledger) See(sightings ...change.Sighting) error {
 }
 
 // see writes n unless an equal or newer stamp is known.
-func see(tx boltfile.Tx, n Newest) (bool, error) {
+func see(tx boltfile.Tx, n Newest) error {
 	var known Newest
 	if _, err := tx.Get(newest, n.Account.GUID[:], &known); err != nil {
-		return false, err
+		return err
 	}
 	if n.Stamp.Compare(known.Stamp) <= 0 {
-		return false, nil
+		return nil
 	}
-	return true, tx.Put(newest, n.Account.GUID[:], n)
+	return tx.Put(newest, n.Account.GUID[:], n)
 }
 
 // Newest returns the newest stamp known of an account; the zero stamp if none is.

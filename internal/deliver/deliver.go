@@ -1,0 +1,244 @@
+// Package deliver is the forwarder: it takes the agent's changes from spool/outgoing and sets the passwords at the targets.
+//
+// What: one intake, which turns files into queue items and applies the agent's sightings; and for each target a lane, which leases
+// items, opens their boxes, and calls the target. Lanes do not wait for each other.
+//
+// The rule (docs/design.md): a password is sent only while the directory itself proves that it is the account's current one. A change
+// that the agent proved within the last minute may be tried once on the strength of that. Everything else, and every repeated
+// attempt, needs the watch: a mark at most a minute old, and not older than the moment the item became due, with all
+// sightings that it covers applied, and none of them newer. If the watch is stale, what waited keeps waiting, with an alarm.
+//
+// At least once, in order, never two at once: for one account and target there is one lease at a time (internal/queue), the
+// ledger is written before the item is dropped, and the secret's file is shredded after both. A crash at any point leads to the same
+// password being set again, never to an older one. Files and queue are compared at every look, so after a restart all is found.
+//
+// Secrets: a box is opened right before SetPassword and the password destroyed right after. A refused password is shredded at
+// once (the account's next change tries again), an undelivered one after SecretTTL.
+//
+// Trusts: the folder's writer, which is the agent. An attacker who can write to spool/outgoing can have passwords of his choice
+// set, or hold deliveries back; one who can only write to the queue or the ledger can only do the latter.
+//
+// Not solved: a target that applies a request after we gave it up for lost (timeout, crash) can apply it after the next
+// request for the same account; none of the targets has a way to forbid that. And a file of sightings that the disk damaged
+// after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/queue"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/secret"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool/notify"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+const (
+	defaultWorkers = 8
+	defaultTTL     = 72 * time.Hour
+
+	scanEvery      = time.Second
+	attemptTimeout = 30 * time.Second
+	stopGrace      = 10 * time.Second
+)
+
+// errGone means that a change's file is not there any more.
+var errGone = errors.New("the change's file is gone")
+
+// Options says what a Forwarder works with. All of it stays the caller's to close, after Run has returned.
+type Options struct {
+	Outgoing  string          // the folder spool/outgoing
+	Key       seal.PrivateKey // opens the secret boxes
+	Queue     *queue.Queue
+	Ledger    *ledger.Ledger
+	Targets   []Target
+	SecretTTL time.Duration // how long after its capture a password may wait; 0: 72 hours
+	Log       *event.Log
+}
+
+// Target is one place where passwords go.
+type Target struct {
+	Name    string // NAME of [target.NAME], as in a change's routes
+	Target  target.Target
+	Rate    float64 // changes a second; 0: as fast as it goes
+	Workers int     // attempts at once; 0: 8
+}
+
+// Forwarder is the forwarder. Make one with New, run it once with Run.
+type Forwarder struct {
+	key     seal.PrivateKey
+	queue   *queue.Queue
+	ledger  *ledger.Ledger
+	ttl     time.Duration
+	log     *event.Log
+	changes *spool.Spool
+	sights  *spool.Spool
+	lanes   map[string]*lane
+	names   []string // of the lanes, in the order of Options
+	watch   watch
+	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
+	fail    context.CancelCauseFunc
+}
+
+// New prepares a forwarder and starts nothing.
+func New(o Options) (*Forwarder, error) {
+	changes, err := spool.Open(o.Outgoing, change.Suffix)
+	if err != nil {
+		return nil, err
+	}
+	sights, err := spool.Open(o.Outgoing, change.SightingsSuffix)
+	if err != nil {
+		return nil, err
+	}
+	f := &Forwarder{
+		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
+		lanes: map[string]*lane{}, watch: watch{log: o.Log}, torn: map[string]time.Time{},
+	}
+	if f.ttl <= 0 {
+		f.ttl = defaultTTL
+	}
+	for _, t := range o.Targets {
+		if f.lanes[t.Name] != nil {
+			return nil, fmt.Errorf("preparing forwarder: target %q is given twice", t.Name)
+		}
+		f.lanes[t.Name] = newLane(f, t)
+		f.names = append(f.names, t.Name)
+	}
+	return f, nil
+}
+
+// Run delivers until ctx ends; then attempts under way get 10 seconds to finish, and it returns nil. An error means that it
+// cannot go on: the folder cannot be watched, or a database turned out to be damaged, which the next start repairs.
+func (f *Forwarder) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ticks, err := notify.Dir(ctx, f.changes.Dir(), scanEvery)
+	if err != nil {
+		return fmt.Errorf("starting forwarder: %w", err)
+	}
+	return f.run(ctx, ticks)
+}
+
+// run is Run with the hints from elsewhere.
+func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
+	ctx, f.fail = context.WithCancelCause(ctx)
+	defer f.fail(nil)
+	attempts, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+
+	if err := f.recall(); err != nil {
+		return fmt.Errorf("starting forwarder: %w", err)
+	}
+	var lanes sync.WaitGroup
+	for _, l := range f.lanes {
+		lanes.Go(func() { l.run(ctx, attempts) })
+	}
+	f.intake(ctx, ticks)
+	stop := time.AfterFunc(stopGrace, abandon)
+	defer stop.Stop()
+	lanes.Wait()
+	if err := context.Cause(ctx); errors.Is(err, boltfile.ErrDamaged) {
+		return fmt.Errorf("running forwarder: %w", err)
+	}
+	return nil
+}
+
+// recall tells the ledger of the stamps in the queue: the last run may have ended between the two.
+func (f *Forwarder) recall() error {
+	var sightings []change.Sighting
+	for _, item := range f.queue.Items() {
+		sightings = append(sightings, change.Sighting{Account: item.Account, Stamp: item.Stamp})
+	}
+	return f.ledger.See(sightings...)
+}
+
+// stillCurrent reports whether the leased item is the newest that is known of its account; otherwise the item is dropped.
+func (f *Forwarder) stillCurrent(ctx context.Context, lease queue.Lease) bool {
+	guid := lease.Account.GUID
+	current := false
+	f.persist(ctx, "asking the ledger", func() error {
+		newest, err := f.ledger.Newest(guid)
+		if err != nil {
+			return err
+		}
+		if current = lease.Stamp.Compare(newest) >= 0; current {
+			return nil
+		}
+		return f.supersede(change.Sighting{Account: lease.Account, Stamp: newest})
+	})
+	return current && f.queue.Current(lease)
+}
+
+// open returns the item's password, which the caller destroys. Errors: errGone, change.ErrDamaged, seal's, and what reading
+// a file can lead to.
+func (f *Forwarder) open(item queue.Item) (secret.Secret, error) {
+	b, err := f.changes.Read(item.File, change.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return secret.Secret{}, errGone
+	}
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	c, err := change.Parse(b)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	if c.Account.GUID != item.Account.GUID || !c.Stamp.Equal(item.Stamp) ||
+		!slices.Contains(c.Routes, change.Route{Target: item.Target, User: item.User}) {
+		return secret.Secret{}, fmt.Errorf("%w: it is not the one that was queued", change.ErrDamaged)
+	}
+	return seal.Open(f.key, capture.SecretInfo(c.Header), c.SecretBox)
+}
+
+// persist runs write until it succeeds: going on without would send a password twice, or forget one. It gives up, and
+// returns false, if the database is damaged or ctx has ended.
+func (f *Forwarder) persist(ctx context.Context, doing string, write func() error) bool {
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		err := write()
+		if err == nil {
+			return true
+		}
+		f.log.ForwarderTrouble(doing, err)
+		if errors.Is(err, boltfile.ErrDamaged) {
+			f.fail(err)
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+}
+
+// shred destroys a change's file if no item needs it any more, and reports whether all is as it should be. What it cannot
+// destroy, the intake meets again.
+func (f *Forwarder) shred(file string) bool {
+	if file == "" || f.queue.Needs(file) {
+		return true
+	}
+	if err := f.changes.Remove(file); err != nil {
+		f.log.ForwarderTrouble("shredding a change", err)
+		return false
+	}
+	return true
+}
+
+func (f *Forwarder) setAside(s *spool.Spool, file string, why error) {
+	f.log.ChangeDamaged(file, why)
+	if err := s.SetAside(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.log.ForwarderTrouble("setting a file aside", err)
+	}
+}

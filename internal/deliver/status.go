@@ -1,0 +1,102 @@
+package deliver
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+// Status is a picture of the forwarder for people and for scripts.
+type Status struct {
+	Watch   WatchStatus    `json:"watch"`
+	Targets []TargetStatus `json:"targets"` // in the order of the configuration
+	Parked  []ParkedStatus `json:"parked"`  // the longest captured first
+}
+
+// WatchStatus says until when the directory has been seen.
+type WatchStatus struct {
+	AsOf  time.Time `json:"as_of,omitzero"`
+	Fresh bool      `json:"fresh"`
+}
+
+// TargetStatus is one target's.
+type TargetStatus struct {
+	Name          string        `json:"name"`
+	State         State         `json:"state"`
+	Since         time.Time     `json:"since,omitzero"`  // unless up
+	Error         string        `json:"error,omitempty"` // unless up
+	Waiting       int           `json:"waiting"`
+	Parked        int           `json:"parked"`
+	Delivered     int           `json:"delivered"` // accounts whose last outcome that is
+	LastDelivered time.Time     `json:"last_delivered,omitzero"`
+	Median        time.Duration `json:"median_ns,omitempty"` // from capture to delivery, of the last hundred since the start
+}
+
+// ParkedStatus is an item that only its account's next change can help.
+type ParkedStatus struct {
+	Target  string       `json:"target"`
+	User    string       `json:"user"`
+	Account string       `json:"account"`
+	GUID    string       `json:"guid"`
+	Version uint32       `json:"version"` // of the stamp
+	Class   target.Class `json:"class"`
+	Reason  string       `json:"reason"`
+	Since   time.Time    `json:"since"`
+}
+
+// Status returns the picture of this moment. It may be called at any time.
+func (f *Forwarder) Status() Status {
+	s := Status{Targets: []TargetStatus{}, Parked: []ParkedStatus{}} // [] and not null for scripts
+	f.watch.mu.Lock()
+	s.Watch = WatchStatus{AsOf: f.watch.asOf, Fresh: fresh(f.watch.asOf, time.Now())}
+	f.watch.mu.Unlock()
+	counts := f.ledger.Counts()
+	for _, name := range f.names {
+		l := f.lanes[name]
+		t := TargetStatus{
+			Name: name, Delivered: counts[name].Classes[target.Delivered], LastDelivered: counts[name].LastDelivered, Median: l.times.median(),
+		}
+		var err error
+		if t.State, t.Since, err = l.health.status(); err != nil {
+			t.Error = err.Error()
+		}
+		t.Waiting, t.Parked = f.queue.Count(name)
+		s.Targets = append(s.Targets, t)
+	}
+	for _, item := range f.queue.Items() {
+		if item.Parked {
+			s.Parked = append(s.Parked, ParkedStatus{
+				Target: item.Target, User: item.User, Account: item.Account.SAMAccountName, GUID: item.Account.GUID.String(),
+				Version: item.Stamp.Version, Class: item.Class, Reason: item.Reason, Since: item.Due,
+			})
+		}
+	}
+	return s
+}
+
+// times remembers how long the last hundred deliveries took.
+type times struct {
+	mu   sync.Mutex
+	last [100]time.Duration
+	n    int
+}
+
+func (t *times) add(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last[t.n%len(t.last)] = d
+	t.n++
+}
+
+func (t *times) median() time.Duration {
+	t.mu.Lock()
+	sorted := slices.Clone(t.last[:min(t.n, len(t.last))])
+	t.mu.Unlock()
+	if len(sorted) == 0 {
+		return 0
+	}
+	slices.Sort(sorted)
+	return sorted[len(sorted)/2]
+}
