@@ -57,6 +57,9 @@ const (
 	ClientID = "c1de0f5e-2b1f-4c57-8e0e-5a4db0c1a7d5"
 )
 
+// ParseCloud takes a cloud's name as people type it.
+func ParseCloud(name string) (Cloud, error) { return state.ParseCloud(name) }
+
 // Options say how a sandbox is set up. The zero value is good for a test.
 type Options struct {
 	Domain string // of both tenants; example.com
@@ -294,6 +297,15 @@ func (sb *Sandbox) RemoveUser(cloud Cloud, user string) error {
 
 // Misbehave makes a fault pending.
 func (sb *Sandbox) Misbehave(cloud Cloud, f Fault) error {
+	if err := CheckFault(cloud, f); err != nil {
+		return err
+	}
+	f.Cloud = cloud
+	return sb.store.AddFault(f)
+}
+
+// CheckFault says what is wrong with a fault for a cloud.
+func CheckFault(cloud Cloud, f Fault) error {
 	f.Cloud = cloud
 	kinds, err := Kinds(cloud)
 	if err == nil {
@@ -302,7 +314,7 @@ func (sb *Sandbox) Misbehave(cloud Cloud, f Fault) error {
 	if err != nil {
 		return fmt.Errorf("misbehaving: %w", err)
 	}
-	return sb.store.AddFault(f)
+	return nil
 }
 
 // Kinds are the faults that a cloud can have.
