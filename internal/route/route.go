@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-ldap/ldap/v3"
+
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
@@ -38,14 +40,29 @@ type Directory interface {
 
 // Table is the whole of it. It is never changed after New, and safe for concurrent use.
 type Table struct {
-	targets         []Target
-	filter, exclude string
+	targets []Target
+	scope   Scope
+	base    *ldap.DN // nil: the whole domain
 }
 
-// New checks targets and filters. filter and exclude hold for all targets: an account must match filter and must not match
-// exclude; empty ones are not asked.
-func New(targets []Target, filter, exclude string) (*Table, error) {
-	filters := []string{filter, exclude}
+// Scope says which accounts are meant at all, for every target.
+type Scope struct {
+	BaseDN  string // an account must lie below this distinguished name; empty: anywhere in the domain
+	Filter  string // it must match this LDAP filter; empty: it need not
+	Exclude string // it must not match this one; empty: nobody is excluded
+}
+
+// New checks targets, DN and filters.
+func New(targets []Target, scope Scope) (*Table, error) {
+	table := &Table{targets: slices.Clone(targets), scope: scope}
+	if scope.BaseDN != "" {
+		base, err := ldap.ParseDN(scope.BaseDN)
+		if err != nil {
+			return nil, fmt.Errorf("routing: base_dn: %w", err)
+		}
+		table.base = base
+	}
+	filters := []string{scope.Filter, scope.Exclude}
 	for _, t := range targets {
 		if t.UserAttribute == "" {
 			return nil, fmt.Errorf("routing to %s: no user attribute", t.Name)
@@ -60,7 +77,7 @@ func New(targets []Target, filter, exclude string) (*Table, error) {
 			return nil, fmt.Errorf("routing: %w", err)
 		}
 	}
-	return &Table{slices.Clone(targets), filter, exclude}, nil
+	return table, nil
 }
 
 // Attributes lists what an account must be read with for Of.
@@ -107,14 +124,19 @@ func (t *Table) refusedForAll(ctx context.Context, dc Directory, a directory.Acc
 	if len(t.targets) == 0 {
 		return "no target is configured", nil
 	}
+	if t.base != nil {
+		if dn, err := ldap.ParseDN(a.DN); err != nil || !t.base.AncestorOfFold(dn) {
+			return "the account does not lie below base_dn", nil
+		}
+	}
 	// exclude first: it is what protects administrators.
-	if t.exclude != "" {
-		if excluded, err := dc.Matches(ctx, a.GUID, t.exclude); err != nil || excluded {
+	if t.scope.Exclude != "" {
+		if excluded, err := dc.Matches(ctx, a.GUID, t.scope.Exclude); err != nil || excluded {
 			return "the account matches exclude", err
 		}
 	}
-	if t.filter != "" {
-		if wanted, err := dc.Matches(ctx, a.GUID, t.filter); err != nil || !wanted {
+	if t.scope.Filter != "" {
+		if wanted, err := dc.Matches(ctx, a.GUID, t.scope.Filter); err != nil || !wanted {
 			return "the account does not match filter", err
 		}
 	}

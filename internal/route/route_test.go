@@ -32,7 +32,7 @@ var alice = directory.Account{
 
 func table(t *testing.T, filter, exclude string, targets ...Target) *Table {
 	t.Helper()
-	table, err := New(targets, filter, exclude)
+	table, err := New(targets, Scope{Filter: filter, Exclude: exclude})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +118,11 @@ func TestAttributes(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for name, err := range map[string]error{
-		"filter":           second(New(nil, "(", "")),
-		"exclude":          second(New(nil, "", "mail=x")),
-		"a target's":       second(New([]Target{{"a", "mail", "", "(&"}}, "", "")),
-		"without a target": second(New([]Target{{Name: "a"}}, "", "")),
+		"base":             second(New(nil, Scope{BaseDN: "people"})),
+		"filter":           second(New(nil, Scope{Filter: "("})),
+		"exclude":          second(New(nil, Scope{Exclude: "mail=x"})),
+		"a target's":       second(New([]Target{{"a", "mail", "", "(&"}}, Scope{})),
+		"without a target": second(New([]Target{{Name: "a"}}, Scope{})),
 	} {
 		if err == nil {
 			t.Errorf("%s: accepted", name)
@@ -130,3 +131,24 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func second(_ *Table, err error) error { return err }
+
+func TestBaseDN(t *testing.T) {
+	for dn, inside := range map[string]bool{
+		"CN=Alice,OU=People,DC=corp,DC=example":          true,
+		"cn=alice,ou=staff,ou=PEOPLE,dc=Corp,dc=example": true,
+		"CN=Alice,CN=Users,DC=corp,DC=example":           false,
+		"OU=People,DC=corp,DC=example":                   false,
+		"not a DN":                                       false,
+	} {
+		table, err := New([]Target{{"cloud", "mail", "", ""}}, Scope{BaseDN: "OU=People,DC=corp,DC=example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := alice
+		a.DN = dn
+		routes, refusals, err := table.Of(t.Context(), dc{}, a)
+		if err != nil || (len(routes) == 1) != inside || (len(refusals) == 0) != inside {
+			t.Errorf("%s: %v, %v, %v", dn, routes, refusals, err)
+		}
+	}
+}
