@@ -167,18 +167,9 @@ func hookSaid(t *testing.T, account string, wanted int) []string {
 	t.Helper()
 	var said []string
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		log, err := company.DC.Exec(ctx, "", "cat", lab.SysLog)
-		if err != nil {
-			t.Fatal(err)
-		}
-		said = nil
-		for line := range strings.Lines(log) {
-			if _, text, ok := strings.Cut(line, " samba-pwsync-hook["); ok && strings.Contains(text, fmt.Sprintf(" account=%q", account)) {
-				_, text, _ = strings.Cut(text, "]: ")
-				answer, _, _ := strings.Cut(text, " ")
-				said = append(said, answer)
-			}
-		}
+		var err error
+		said, err = company.DC.HookSaid(ctx, account)
+		must(t, err)
 		if len(said) >= wanted {
 			return said
 		}

@@ -54,7 +54,25 @@ func (dc *DC) Eventually(ctx context.Context, match func(Event) bool) (Event, er
 	}
 }
 
-// parseFields reads key=value pairs as log/slog's TextHandler writes them. A torn line gives the pairs that are whole.
+// HookSaid returns the hook's answers about an account so far, oldest first: "accepted", "refused" or "failed".
+func (dc *DC) HookSaid(ctx context.Context, account string) ([]string, error) {
+	log, err := dc.Exec(ctx, "", "cat", SysLog)
+	if err != nil {
+		return nil, fmt.Errorf("reading the hook's log: %w", err)
+	}
+	var said []string
+	for line := range strings.Lines(log) {
+		if _, text, ok := strings.Cut(line, " samba-pwsync-hook["); ok && parseFields(text)["account"] == account {
+			_, text, _ = strings.Cut(text, "]: ")
+			answer, _, _ := strings.Cut(text, " ")
+			said = append(said, answer)
+		}
+	}
+	return said, nil
+}
+
+// parseFields reads key=value pairs as log/slog's TextHandler writes them, and as the hook does, between other words. A torn
+// line gives the pairs that are whole.
 func parseFields(line string) map[string]string {
 	fields := map[string]string{}
 	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimLeft(rest, " ") {
@@ -62,6 +80,7 @@ func parseFields(line string) map[string]string {
 		if !ok {
 			break
 		}
+		key = key[strings.LastIndexByte(key, ' ')+1:]
 		var value string
 		if quoted, err := strconv.QuotedPrefix(after); err == nil {
 			value, _ = strconv.Unquote(quoted)

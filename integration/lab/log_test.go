@@ -17,6 +17,9 @@ func TestParseFields(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	if got := parseFields(`Nov 22 14:42:11 dc1 auth.info samba-pwsync-hook[7]: accepted capture=01ab account="al ice"`); got["capture"] != "01ab" || got["account"] != "al ice" {
+		t.Errorf("hook's line: got %v", got)
+	}
 	if got := parseFields(`event=proven msg="torn by a ki`); got["event"] != "proven" {
 		t.Errorf("torn line: got %v", got)
 	}
