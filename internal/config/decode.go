@@ -27,7 +27,7 @@ func (d *decoder) fault(path []string, problem, remedy string) {
 }
 
 func (d *decoder) config(c *Config, tree map[string]any) {
-	d.table(nil, keysOf(reflect.ValueOf(c).Elem()), tree, nil)
+	d.table(nil, keysOf(reflect.ValueOf(c).Elem()), tree, misplaced)
 	if p := c.Policy; p.MinLength > p.MaxLength {
 		d.fault([]string{"policy", "min_length"}, fmt.Sprintf("is %d, more than max_length, which is %d", p.MinLength, p.MaxLength),
 			"lower min_length or raise max_length")
@@ -53,7 +53,7 @@ func keysOf(s reflect.Value) []key {
 	return keys
 }
 
-// table fills keys from a table. elsewhere explains a key that is none of them but known in another place; it may be nil.
+// table fills keys from a table. elsewhere explains a key that is none of them but known in another place.
 func (d *decoder) table(path []string, keys []key, tree map[string]any, elsewhere func(name string) (problem, remedy string)) {
 	names := make([]string, len(keys))
 	for i, k := range keys {
@@ -70,13 +70,11 @@ func (d *decoder) table(path []string, keys []key, tree map[string]any, elsewher
 			continue
 		}
 		at := append(slices.Clone(path), name)
-		if elsewhere != nil {
-			if problem, remedy := elsewhere(name); problem != "" {
-				d.fault(at, problem, remedy)
-				continue
-			}
+		problem, remedy := elsewhere(name)
+		if problem == "" {
+			problem, remedy = "is not known", advice(name, names)
 		}
-		d.fault(at, "is not known", advice(name, names))
+		d.fault(at, problem, remedy)
 	}
 }
 

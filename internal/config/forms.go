@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -40,13 +39,13 @@ var forms = map[string]struct {
 		return filepath.IsAbs(s) && !strings.ContainsRune(s, 0)
 	}},
 	"ldapi": {"LDAPI URL", "ldapi:// and the absolute path of the privileged socket: only there a DC shows what proves a password", func(s string) bool {
-		u, err := url.Parse(s)
-		return err == nil && u.Scheme == "ldapi" && u.RawQuery == "" && u.Fragment == "" && u.User == nil &&
-			(u.Host == "" && filepath.IsAbs(u.Path) || u.Path == "" && filepath.IsAbs(u.Host)) // OpenLDAP writes the path as the host, escaped
+		path, ok := strings.CutPrefix(s, "ldapi://")
+		return ok && (strings.HasPrefix(path, "/") || strings.HasPrefix(path, "%2F")) && !strings.ContainsAny(path, "?# ") // OpenLDAP escapes the path
 	}},
 	"https": {"https URL", "https:// and a host, without a user, a query and a fragment", func(s string) bool {
-		u, err := url.Parse(s)
-		return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+		rest, ok := strings.CutPrefix(s, "https://")
+		host, _, _ := strings.Cut(rest, "/")
+		return ok && host != "" && host[0] != ':' && !strings.ContainsAny(rest, "@?# \t\r\n\"\\")
 	}},
 	"filter":    {"LDAP filter", "a filter in parentheses that match, like (mail=*)", isFilter},
 	"attribute": {"attribute name", "the name of one directory attribute, like mail or userPrincipalName", isAttribute},
