@@ -223,3 +223,8 @@ func (l *Log) StateDamaged(file, aside string) {
 func (l *Log) ValuesDamaged(file string, n int) {
 	l.write(slog.LevelError, "values-damaged", "damaged values dropped from database; check the disk", slog.String("file", file), slog.Int("count", n))
 }
+
+// ControlTrouble: `samba-pwsync status` gets no answer from this process; deliveries go on.
+func (l *Log) ControlTrouble(err error) {
+	l.write(slog.LevelError, "control-trouble", "status cannot be asked for", failed(err))
+}

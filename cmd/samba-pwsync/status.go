@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/control"
+	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
+)
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "tell how the agent, the forwarder and the targets are",
+		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 3: something needs attention " +
+			"(not running, directory down, a target denied or down, items parked, the watch stale, files set aside).",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
+		},
+		Before: noArguments,
+		Action: runStatus,
+	}
+}
+
+// report is what `status --json` prints; scripts rely on its names.
+type report struct {
+	Version   string          `json:"version"`
+	Agent     *agent.Status   `json:"agent"`     // null: not running
+	Forwarder *deliver.Status `json:"forwarder"` // null: not running
+	Captures  int             `json:"captures"`  // files in spool/incoming
+	Damaged   int             `json:"damaged"`   // files that were set aside
+	Attention []string        `json:"attention"` // empty: all is well
+}
+
+func runStatus(c *cli.Context) error {
+	cfg, err := config.Load(configPath(c))
+	if err != nil {
+		return err
+	}
+	r, err := newReport(c.Context, cfg)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		encoder := json.NewEncoder(c.App.Writer)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(r)
+	} else {
+		err = r.print(c.App.Writer)
+	}
+	if err == nil && len(r.Attention) > 0 {
+		err = &codedError{code: exitAttention}
+	}
+	return err
+}
+
+func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
+	r, paths := &report{Version: version, Attention: []string{}}, cfg.Paths()
+
+	var a agent.Status
+	switch err := control.Get(ctx, paths.AgentSocket, "/status", &a); {
+	case err == nil:
+		r.Agent = &a
+	case !errors.Is(err, control.ErrNotRunning):
+		return nil, err
+	}
+	var f deliver.Status
+	switch err := control.Get(ctx, paths.ForwarderSocket, "/status", &f); {
+	case err == nil:
+		r.Forwarder = &f
+	case !errors.Is(err, control.ErrNotRunning):
+		return nil, err
+	}
+
+	for _, folder := range []struct{ dir, suffix string }{
+		{paths.Incoming, capture.Suffix}, {paths.Outgoing, change.Suffix}, {paths.Outgoing, change.SightingsSuffix},
+	} {
+		s, err := spool.Open(folder.dir, folder.suffix)
+		if err != nil {
+			return nil, err
+		}
+		damaged, err := s.Damaged()
+		if err != nil {
+			return nil, err
+		}
+		r.Damaged += len(damaged)
+		if folder.suffix == capture.Suffix {
+			waiting, err := s.List()
+			if err != nil {
+				return nil, err
+			}
+			r.Captures = len(waiting)
+		}
+	}
+	r.judge()
+	return r, nil
+}
+
+// judge lists what needs a person.
+func (r *report) judge() {
+	attention := func(format string, args ...any) { r.Attention = append(r.Attention, fmt.Sprintf(format, args...)) }
+	if r.Agent == nil {
+		attention("the agent is not running: nothing is proven, and what waited at the forwarder is held back; systemctl start samba-pwsync")
+	} else {
+		if !r.Agent.Directory.Up {
+			attention("the directory does not answer: %s", r.Agent.Directory.Error)
+		}
+		if r.Agent.Directory.NTHash == "missing" {
+			attention("the directory stores no NT hashes (nt hash store in smb.conf): nothing can be proven with [directory] proof = \"nthash\"")
+		}
+	}
+	if r.Forwarder == nil {
+		attention("the forwarder is not running: nothing is delivered; systemctl start samba-pwsync")
+	} else {
+		waiting := 0
+		for _, t := range r.Forwarder.Targets {
+			waiting += t.Waiting
+			switch t.State {
+			case deliver.Denied:
+				attention("target %s denies access: %s", t.Name, t.Error)
+			case deliver.Down:
+				attention("target %s is down: %s", t.Name, t.Error)
+			}
+		}
+		if n := len(r.Forwarder.Parked); n > 0 {
+			attention("%d parked: a target refuses the user or the password; the account's next change tries again", n)
+		}
+		if !r.Forwarder.Watch.Fresh && waiting > 0 {
+			attention("the watch is stale: %d changes that waited are held back until an agent says that they are still current", waiting)
+		}
+	}
+	if r.Damaged > 0 {
+		attention("%d files made no sense and were set aside into spool/incoming/damaged or spool/outgoing/damaged", r.Damaged)
+	}
+}
+
+func (r *report) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...))) }
+	if a := r.Agent; a == nil {
+		row("agent", "not running; %d captures wait", r.Captures)
+	} else {
+		up := "down since " + clock(a.Directory.Since) + ": " + a.Directory.Error
+		if a.Directory.Up {
+			up = a.Directory.DC + " answers since " + clock(a.Directory.Since)
+		}
+		row("agent", "running")
+		row("directory", "%s", up)
+		row("captures", "%d waiting, %d proven, %d never committed, %d unwanted", a.Captures.Pending, a.Captures.Proven, a.Captures.Never, a.Captures.Unwanted)
+	}
+	if f := r.Forwarder; f == nil {
+		row("forwarder", "not running")
+	} else {
+		row("forwarder", "running")
+		fresh := "stale"
+		if f.Watch.Fresh {
+			fresh = "fresh"
+		}
+		row("watch", "%s, directory seen as of %s", fresh, clock(f.Watch.AsOf))
+		for _, t := range f.Targets {
+			text := fmt.Sprintf("%s; %d waiting, %d parked, %d accounts delivered", t.State, t.Waiting, t.Parked, t.Delivered)
+			if !t.LastDelivered.IsZero() {
+				text += ", last " + clock(t.LastDelivered)
+			}
+			if t.Median > 0 {
+				text += fmt.Sprintf(", median %v after the change", t.Median.Round(time.Millisecond))
+			}
+			row(t.Name, "%s", text)
+			if t.Error != "" {
+				row("", "since %s: %s", clock(t.Since), t.Error)
+			}
+		}
+		for _, p := range f.Parked {
+			row("parked", "%s at %s (%s) since %s: %s", p.Account, p.Target, p.User, clock(p.Since), p.Reason)
+		}
+	}
+	for _, text := range r.Attention {
+		row("ATTENTION", "%s", text)
+	}
+	return w.Flush()
+}
+
+// clock prints a time for a person: the date only where it is not today's.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	t = t.Local()
+	if y, m, d := time.Now().Date(); t.Year() == y && t.Month() == m && t.Day() == d {
+		return t.Format("15:04:05")
+	}
+	return t.Format("2006-01-02 15:04:05")
+}
+
+// printable takes away what would move a terminal's cursor: names come from the directory, where others write.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+}
