@@ -27,7 +27,8 @@ type Account struct {
 	PwdLastSet         time.Time  // zero if never, or if it must be changed at the next logon
 
 	// Attributes holds those asked for beyond the above: the first value, under
-	// the name as it was asked for. What the account has not is not there.
+	// the name as it was asked for; binary values as the bytes they are. What
+	// the account does not have is not there.
 	Attributes map[string]string
 }
 

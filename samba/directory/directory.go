@@ -70,7 +70,9 @@ type DC struct {
 func Dial(ctx context.Context, url string) (*DC, error) { return DialTLS(ctx, url, nil) }
 
 // DialTLS is Dial with a TLS configuration for ldaps, for instance one that
-// names a private CA. Where it names no server, the url's host is verified.
+// names a private CA. Where it names no server, the url's host is verified. The
+// certificate that Samba makes for itself will not do (seen with 4.17): it has
+// a negative serial number and no subject alternative name, which Go refuses.
 func DialTLS(ctx context.Context, url string, config *tls.Config) (*DC, error) {
 	dc, err := dial(ctx, url, config)
 	if err != nil {
