@@ -154,8 +154,10 @@ func (s *Server) assertion(compact, tenant string) string {
 		return err.Error()
 	}
 	thumbprint := sha256.Sum256(s.Certificate.Raw)
-	if signed.Header.Thumbprint != base64.RawURLEncoding.EncodeToString(thumbprint[:]) &&
-		signed.Header.Thumbprint != base64.URLEncoding.EncodeToString(thumbprint[:]) {
+	// RFC 7515 wants base64url here; Microsoft's own library sends plain base64,
+	// and Microsoft takes both.
+	given := strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(signed.Header.Thumbprint), "=")
+	if given != base64.RawURLEncoding.EncodeToString(thumbprint[:]) {
 		return "The certificate with identifier used to sign the client assertion is not registered on application."
 	}
 	key, ok := s.Certificate.PublicKey.(*rsa.PublicKey)
