@@ -20,7 +20,7 @@ type Account struct {
 	GUID               dsdb.GUID // objectGUID: stays when everything else changes
 	SAMAccountName     string
 	UserPrincipalName  string     // empty if it has none
-	NTHash             []byte     // unicodePwd, 16 bytes; nil if not stored, not readable or not asked for
+	NTHash             []byte     `json:"-"` // unicodePwd, 16 bytes; nil if not stored, not readable or not asked for
 	Stamp              dsdb.Stamp // of the password; zero if there is none or it is not readable
 	USNChanged         uint64     // this DC's, of the last change to anything of the account
 	UserAccountControl uint32     // see dsdb.UFAccountDisable and its like

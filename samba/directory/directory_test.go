@@ -1,12 +1,14 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -364,6 +366,12 @@ func TestAccountPrinted(t *testing.T) {
 	a, err := decodeAccount(user(t, "alice", 1), nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "account", a)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "account", &a)
+	if text := log.String(); strings.Contains(text, "aGho") || strings.Contains(text, "hhhh") || strings.Count(text, "alice") < 2 {
+		t.Errorf("slog: %s", text) // aGho is base64 for hhh
 	}
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 		for _, value := range []any{a, &a, []Account{a}, map[string]Account{"a": a}, struct{ A Account }{a}} {
