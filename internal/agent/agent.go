@@ -1,0 +1,181 @@
+// Package agent proves captures and follows the directory, on a domain controller.
+//
+// What: a capture in spool/incoming names an account and holds a closed proof box. The agent opens that box, looks the account
+// up until the directory holds the captured password (internal/proof), asks which targets want the account (internal/route) and
+// hands the change, secret box untouched, to spool/outgoing. Beside that the watch passes on each account's password stamp, and
+// until when it has seen them all: by that the forwarder knows what is no longer current.
+//
+// Why: what the hook was shown may be refused by Samba afterwards, or be anybody's invention. The process that can ask the
+// directory never sees a password; the process that sees passwords cannot ask.
+//
+// How, in files: link.go holds the connection to the DC, intake.go reads captures, docket.go decides whose turn it is,
+// prove.go asks and acts on the answer, watch.go follows the stamps. A capture's file stays until its fate is sealed, and each
+// step may be repeated after a crash: nothing is remembered but the files, and where the watch stood.
+//
+// Whom it trusts: the DC behind Dial, and root. A capture's header is a claim: it chooses whom to ask about, never the answer.
+// Anybody in the domain can have captures made, with any name and as many as he likes: they cost at most a search each time that
+// they are looked at, and delay no other account's by more than the watch takes to see it change.
+//
+// What it does not solve: a name that was given to another account before the capture was looked at leads to that other one, and
+// the capture is shredded; the forwarder reports the drift.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/route"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool/notify"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// DefaultConfirmTimeout is how long a capture may wait for its proof. Samba gives its script 10 s; the rest is for slow disks.
+const DefaultConfirmTimeout = 2 * time.Minute
+
+// Directory is a connection to the DC; *directory.DC is one. Its methods are called concurrently. After
+// directory.ErrUnavailable it is closed and dialled anew.
+type Directory interface {
+	route.Directory
+	Root(ctx context.Context) (directory.Root, error)
+	AccountByName(ctx context.Context, sAMAccountName string, attrs []string) (directory.Account, error)
+	AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (directory.Account, error)
+	Changed(ctx context.Context, fromUSN uint64, attrs []string, each func(directory.Account) error) error
+	Close() error
+}
+
+// Options are what an Agent needs. All fields but ConfirmTimeout must be set.
+type Options struct {
+	Incoming       string          // folder of captures
+	Outgoing       string          // folder of changes, sightings and the mark
+	StateDir       string          // the agent's own folder
+	Key            seal.PrivateKey // opens proof boxes
+	Dial           func(context.Context) (Directory, error)
+	Routes         *route.Table
+	ConfirmTimeout time.Duration // 0: DefaultConfirmTimeout
+	Host           string        // names this agent in the mark
+	Log            *event.Log
+}
+
+// Agent is made by New and runs once.
+type Agent struct {
+	incoming *spool.Spool
+	outgoing *spool.Spool
+	key      seal.PrivateKey
+	routes   *route.Table
+	log      *event.Log
+	link     *link
+	docket   *docket
+	watch    *watch
+}
+
+// New opens the folders. Nothing runs yet.
+func New(o Options) (*Agent, error) {
+	if o.ConfirmTimeout == 0 {
+		o.ConfirmTimeout = DefaultConfirmTimeout
+	}
+	incoming, err := spool.Open(o.Incoming, capture.Suffix)
+	if err != nil {
+		return nil, fmt.Errorf("opening incoming: %w", err)
+	}
+	outgoing, err := spool.Open(o.Outgoing, change.Suffix)
+	if err != nil {
+		return nil, fmt.Errorf("opening outgoing: %w", err)
+	}
+	sightings, err := spool.Open(o.Outgoing, change.SightingsSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("opening outgoing: %w", err)
+	}
+	docket := newDocket(o.ConfirmTimeout)
+	return &Agent{
+		incoming: incoming,
+		outgoing: outgoing,
+		key:      o.Key,
+		routes:   o.Routes,
+		log:      o.Log,
+		link:     newLink(o.Dial, o.Log),
+		docket:   docket,
+		watch:    newWatch(sightings, filepath.Join(o.StateDir, "watch.json"), o.Host, o.ConfirmTimeout, docket, o.Log),
+	}, nil
+}
+
+// scanEvery is how often incoming is read when nothing announces a new file: notification is only a hint.
+const scanEvery = 2 * time.Second
+
+// Run works until ctx ends, and then returns nil; captures that still wait stay in their folder. An error means that it could
+// not start.
+func (a *Agent) Run(ctx context.Context) error {
+	ticks, err := notify.Dir(ctx, a.incoming.Dir(), scanEvery)
+	if err != nil {
+		return fmt.Errorf("starting agent: %w", err)
+	}
+	a.run(ctx, ticks)
+	return nil
+}
+
+func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
+	var loops sync.WaitGroup
+	loops.Go(func() { a.link.keep(ctx) })
+	loops.Go(func() { a.takeIn(ctx, ticks) })
+	loops.Go(func() { a.prove(ctx) })
+	loops.Go(func() { a.follow(ctx) })
+	loops.Wait()
+	a.link.close()
+}
+
+// Status says how the agent is.
+type Status struct {
+	Directory DirectoryStatus `json:"directory"`
+	Captures  CaptureStatus   `json:"captures"`
+	Watch     WatchStatus     `json:"watch"`
+}
+
+// DirectoryStatus says whether the DC answers.
+type DirectoryStatus struct {
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since"`           // of being up or down
+	DC    string    `json:"dc,omitempty"`    // its DNS name, once it was up
+	Error string    `json:"error,omitempty"` // why it is down
+	// NTHash tells whether accounts have what captures are compared with: "stored", "missing", or "unknown" before the
+	// first account was looked up. It speaks of the account that was looked up last.
+	NTHash string `json:"nt_hash"`
+}
+
+// CaptureStatus counts captures: those that wait, and since the process started those of each fate.
+type CaptureStatus struct {
+	Pending    int       `json:"pending"`
+	Oldest     time.Time `json:"oldest,omitzero"` // when the oldest that waits was first seen
+	Proven     uint64    `json:"proven"`
+	Unwanted   uint64    `json:"unwanted"`
+	Never      uint64    `json:"never"`
+	Unprovable uint64    `json:"unprovable"`
+	Damaged    uint64    `json:"damaged"`
+}
+
+// WatchStatus says how far the watch has come.
+type WatchStatus struct {
+	Mark         time.Time `json:"mark,omitzero"` // every stamp until then has been passed on
+	InvocationID dsdb.GUID `json:"invocation_id"`
+	USN          uint64    `json:"usn"`
+}
+
+// Status may be called at any time.
+func (a *Agent) Status() Status {
+	s := Status{Directory: a.link.status(), Captures: a.docket.status(), Watch: a.watch.status()}
+	s.Directory.NTHash = a.docket.hashStatus()
+	counters := a.log.Counters()
+	s.Captures.Proven = counters["proven"]
+	s.Captures.Unwanted = counters["unwanted"]
+	s.Captures.Never = counters["never-committed"]
+	s.Captures.Unprovable = counters["unprovable"]
+	s.Captures.Damaged = counters["capture-damaged"]
+	return s
+}

@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+)
+
+const (
+	// unfinished is how long a file that is no whole capture may still be being written; the hook ends itself after 5 s.
+	unfinished = 15 * time.Second
+	// batch is how many captures are taken in before the folder is listed again: opening a box takes a fraction of a millisecond,
+	// and a fresh capture shall not wait behind thousands of old ones.
+	batch = 256
+)
+
+// takeIn brings captures from the folder to the docket, the newest first, until ctx ends.
+func (a *Agent) takeIn(ctx context.Context, ticks <-chan struct{}) {
+	torn := map[string]time.Time{} // files that were no whole capture, and since when
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+		}
+		for a.scan(ctx, torn) == batch {
+		}
+	}
+}
+
+// scan takes in at most a batch, and returns how many it was.
+func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int) {
+	files, err := a.incoming.List()
+	if err != nil {
+		a.log.AgentTrouble("listing captures", err)
+		return 0
+	}
+	for file := range torn {
+		if _, found := slices.BinarySearch(files, file); !found {
+			delete(torn, file)
+		}
+	}
+	for _, file := range slices.Backward(files) {
+		if taken == batch || ctx.Err() != nil {
+			break
+		}
+		if a.docket.holds(file) {
+			continue
+		}
+		p, err := a.open(file)
+		switch {
+		case err == nil:
+			delete(torn, file)
+			a.docket.add(p)
+			taken++
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, capture.ErrDamaged) && stillWritten(torn, file):
+		default:
+			delete(torn, file)
+			a.setAside(file, err)
+		}
+	}
+	return taken
+}
+
+// stillWritten reports whether a torn file may become whole. It counts from when the file was first met, since the file's own time
+// comes from a clock that may jump.
+func stillWritten(torn map[string]time.Time, file string) bool {
+	since, met := torn[file]
+	if !met {
+		since = time.Now()
+		torn[file] = since
+	}
+	return time.Since(since) < unfinished
+}
+
+// open reads a capture and what is in its proof box. Its boxes are not kept: a flood of captures must not fill the memory.
+func (a *Agent) open(file string) (*pending, error) {
+	c, err := a.read(file)
+	if err != nil {
+		return nil, err
+	}
+	content, err := seal.Open(a.key, capture.ProofInfo(c.Raw), c.ProofBox)
+	if err != nil {
+		return nil, fmt.Errorf("opening proof box: %w", err)
+	}
+	defer content.Destroy()
+	evidence, err := proof.Read(content.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return &pending{file: file, header: c.Header, seen: time.Now(), evidence: evidence}, nil
+}
+
+func (a *Agent) read(file string) (capture.Capture, error) {
+	b, err := a.incoming.Read(file, capture.MaxSize)
+	if err != nil {
+		return capture.Capture{}, err
+	}
+	c, err := capture.Parse(b)
+	if err != nil {
+		return capture.Capture{}, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return c, nil
+}
+
+func (a *Agent) setAside(file string, cause error) {
+	if err := a.incoming.SetAside(file); err != nil {
+		a.log.AgentTrouble("setting a capture aside", err)
+		return
+	}
+	a.log.CaptureDamaged(file, cause)
+}

@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+)
+
+// maxLooks bounds the searches at a time. Samba works off one connection's searches in turn: more of them would only put a
+// fresh capture's search behind a longer line.
+const maxLooks = 16
+
+// prove looks at subjects as they have their turn, while the DC answers, until ctx ends.
+func (a *Agent) prove(ctx context.Context) {
+	var looks sync.WaitGroup
+	defer looks.Wait()
+	slots := make(chan struct{}, maxLooks)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		dc, err := a.link.get(ctx)
+		if err != nil {
+			return
+		}
+		s, err := a.docket.next(ctx)
+		if err != nil {
+			return
+		}
+		looks.Go(func() {
+			a.look(ctx, dc, s)
+			<-slots
+		})
+	}
+}
+
+// look makes one search and acts on the answer.
+func (a *Agent) look(ctx context.Context, dc Directory, s *subject) {
+	began := time.Now()
+	account, err := a.ask(ctx, dc, s)
+	if errors.Is(err, directory.ErrUnavailable) {
+		a.link.lost(dc, err)
+	}
+	if errors.Is(err, directory.ErrUnavailable) || ctx.Err() != nil {
+		a.docket.unanswered(s)
+		return
+	}
+	for _, f := range a.docket.judge(s, account, err, began) {
+		switch {
+		case f.verdict == proof.Current:
+			if err := a.handOver(ctx, dc, f, account, began); err != nil {
+				a.complain(ctx, dc, f, err)
+			}
+		case f.overdue:
+			a.dismiss(f, err)
+		case f.news:
+			a.log.HashMissing(f.header.ID.String(), identity(account))
+		}
+	}
+	a.docket.done(s)
+}
+
+// ask makes the search. Of captures without a name the directory cannot be asked: there the watch is sent to see who moved.
+func (a *Agent) ask(ctx context.Context, dc Directory, s *subject) (directory.Account, error) {
+	switch {
+	case !s.guid.IsZero():
+		return dc.AccountByGUID(ctx, s.guid, a.routes.Attributes())
+	case s.name != "":
+		return dc.AccountByName(ctx, s.name, a.routes.Attributes())
+	}
+	if err := a.watch.pass(ctx, dc); err != nil {
+		return directory.Account{}, err
+	}
+	return directory.Account{}, directory.ErrNotFound
+}
+
+// handOver gives a proven capture to the targets that want its account. began is when the search began that proved it.
+// It may be repeated after any error and any crash.
+func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account directory.Account, began time.Time) error {
+	routes, refusals, err := a.routes.Of(ctx, dc, account)
+	if err != nil {
+		return err
+	}
+	who, why := identity(account), strings.Join(refusals, "; ")
+	if len(routes) == 0 {
+		if err := a.finish(f); err != nil {
+			return err
+		}
+		a.log.Unwanted(f.header.ID.String(), who, why)
+		return nil
+	}
+	c, err := a.read(f.file)
+	if err == nil && c.Header != f.header {
+		err = fmt.Errorf("%w: %s is not the file that it was", capture.ErrDamaged, f.file)
+	}
+	if err != nil {
+		return err
+	}
+	proven := change.Change{
+		Capture:   c.ID.String(),
+		Account:   who,
+		Stamp:     account.Stamp,
+		Captured:  c.Time,
+		Proven:    began,
+		Routes:    routes,
+		Header:    c.Raw,
+		SecretBox: c.SecretBox,
+	}
+	if err := a.put(proven, f.orphan); err != nil {
+		return err
+	}
+	if err := a.finish(f); err != nil {
+		return err
+	}
+	a.log.Proven(proven)
+	if why != "" {
+		a.log.Skipped(proven.Capture, who, why)
+	}
+	return nil
+}
+
+// put stores a change under its own name, so that a repetition after a crash meets what it left. An orphan may be proven for
+// more than one account, and needs a name for each.
+func (a *Agent) put(c change.Change, orphan bool) error {
+	name := c.FileName()
+	if orphan {
+		name = strings.TrimSuffix(name, change.Suffix) + "-" + c.Account.GUID.String() + change.Suffix
+	}
+	b, err := c.Marshal()
+	if err != nil {
+		return fmt.Errorf("encoding change: %w", err)
+	}
+	err = a.outgoing.Put(name, b)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if old, err := a.outgoing.Read(name, change.MaxSize); err == nil {
+		if there, err := change.Parse(old); err == nil && there.Stamp.Equal(c.Stamp) {
+			return nil
+		}
+	}
+	// Torn by the crash, taken by the forwarder just now, or from an earlier time at which this password was current.
+	if err := a.outgoing.Remove(name); err != nil {
+		return fmt.Errorf("replacing %s: %w", name, err)
+	}
+	return a.outgoing.Put(name, b)
+}
+
+// finish shreds a capture that has been handed over or that nobody wants. An orphan stays: see docket.
+func (a *Agent) finish(f finding) error {
+	if f.orphan {
+		a.docket.matched(f.pending)
+		return nil
+	}
+	err := a.incoming.Remove(f.file)
+	a.docket.remove(f.pending) // were the file still there, the next scan would take it in anew
+	return err
+}
+
+// complain about a proven capture that could not be handed over. It stays and is looked at again.
+func (a *Agent) complain(ctx context.Context, dc Directory, f finding, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, directory.ErrUnavailable):
+		a.link.lost(dc, err)
+	case errors.Is(err, directory.ErrNotFound): // deleted since the search: the next one says so
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, capture.ErrDamaged):
+		a.docket.remove(f.pending) // somebody took or changed the file; what is there will be met by the next scan
+	default:
+		if a.docket.firstTrouble(f.pending) {
+			a.log.AgentTrouble("handing over a proven change", err)
+		}
+	}
+}
+
+// dismiss ends a capture that had its time; cause is the error of its last search, if it was one.
+func (a *Agent) dismiss(f finding, cause error) {
+	if cause != nil && !errors.Is(cause, directory.ErrNotFound) {
+		// The DC did answer, but not the question. That says nothing about the capture, so it is kept for a human.
+		a.setAside(f.file, cause)
+		a.docket.remove(f.pending)
+		return
+	}
+	err := a.incoming.Remove(f.file)
+	a.docket.remove(f.pending)
+	id, name := f.header.ID.String(), f.header.Account
+	switch {
+	case err != nil:
+		a.log.AgentTrouble("shredding a capture", err)
+	case f.proven:
+	case f.verdict == proof.Unprovable:
+		a.log.Unprovable(id, name)
+	default:
+		a.log.NeverCommitted(id, name)
+	}
+}
+
+func identity(a directory.Account) change.Account {
+	return change.Account{GUID: a.GUID, SAMAccountName: a.SAMAccountName, UserPrincipalName: a.UserPrincipalName}
+}
