@@ -20,13 +20,22 @@ const throttlePause = 2 * time.Second
 // Classify gives a failed call its class and a text that anybody may read, as far as both vendors agree. A target looks first
 // for the refusals that have a meaning of its vendor's own.
 func Classify(err error) error {
-	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
-		return classifyRefusal(refusal)
-	}
 	if known := (*classified)(nil); errors.As(err, &known) {
 		return known
 	}
+	if refusal := Refused(err); refusal != nil {
+		return classifyRefusal(refusal)
+	}
 	return classifyTransport(err)
+}
+
+// Refused returns the answer that a call got if that is its error; nil if there was none, or if it was a token endpoint's.
+func Refused(err error) *Refusal {
+	refusal := (*Refusal)(nil)
+	if known := (*classified)(nil); errors.As(err, &known) || !errors.As(err, &refusal) {
+		return nil
+	}
+	return refusal
 }
 
 func classifyRefusal(r *Refusal) error {

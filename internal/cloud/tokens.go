@@ -2,7 +2,6 @@ package cloud
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -89,7 +88,7 @@ func (t *Tokens) judge(used Token, refusal *Refusal) error {
 	if t.refused > 1 {
 		return fmt.Errorf("%w: it does not take even a fresh access token (%v): compare this machine's clock with the real time", target.ErrDenied, refusal)
 	}
-	return target.RetryAfter(fmt.Errorf("the access token has been revoked or has expired (%w); the next attempt gets a new one", refusal), time.Second)
+	return target.RetryAfter(fmt.Errorf("the access token has been revoked or has expired (%v); the next attempt gets a new one", refusal), time.Second)
 }
 
 // Transport adds the token to each request for host, and nowhere else, and gives up a token that the server refuses. That
@@ -117,8 +116,8 @@ func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+string(token.Text.Bytes()))
 	answer, err := b.next.RoundTrip(r)
-	refusal := (*Refusal)(nil)
-	if errors.As(err, &refusal) && refusal.Status == http.StatusUnauthorized {
+	refusal := Refused(err)
+	if refusal != nil && refusal.Status == http.StatusUnauthorized {
 		return nil, &classified{b.tokens.judge(token, refusal)}
 	}
 	if err == nil || refusal != nil {

@@ -2,7 +2,6 @@ package entra
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -42,13 +41,13 @@ var codes = []string{
 const grant = "grant the application the permission User-PasswordProfile.ReadWrite.All of Microsoft Graph (type Application), with admin consent"
 
 func isDenied(r *cloud.Refusal) bool {
-	return r.Status == http.StatusForbidden && r.Code == "Authorization_RequestDenied"
+	return r != nil && r.Status == http.StatusForbidden && r.Code == "Authorization_RequestDenied"
 }
 
 // classifyUpdate is the meaning of an error of PATCH /users/{id}.
 func (t *Target) classifyUpdate(err error) error {
-	refusal := (*cloud.Refusal)(nil)
-	if !errors.As(err, &refusal) || !refusal.Vendors {
+	refusal := cloud.Refused(err)
+	if refusal == nil || !refusal.Vendors {
 		return cloud.Classify(err)
 	}
 	switch {
@@ -81,8 +80,7 @@ func (t *Target) whoseFault(refusal *cloud.Refusal) error {
 
 // classifyCall is the meaning of an error of any call.
 func classifyCall(err error) error {
-	refusal := (*cloud.Refusal)(nil)
-	if errors.As(err, &refusal) && refusal.Vendors && refusal.Status == http.StatusForbidden {
+	if refusal := cloud.Refused(err); refusal != nil && refusal.Vendors && refusal.Status == http.StatusForbidden {
 		return fmt.Errorf("%w: Graph does not let the application in: look at it in the Entra admin centre, under Enterprise applications (%v)",
 			target.ErrDenied, refusal)
 	}

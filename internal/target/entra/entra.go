@@ -144,7 +144,7 @@ func (t *Target) check(ctx context.Context) error {
 	_, err := t.users().Get(ctx, &users.UsersRequestBuilderGetRequestConfiguration{
 		QueryParameters: &users.UsersRequestBuilderGetQueryParameters{Select: []string{"id"}, Top: &one},
 	})
-	if refusal := (*cloud.Refusal)(nil); err != nil && !(errors.As(err, &refusal) && isDenied(refusal)) {
+	if err != nil && !isDenied(cloud.Refused(err)) {
 		return classifyCall(err)
 	}
 	if c := t.claims.Load(); t.refused.Load() && c.readable && !c.allow() {

@@ -133,8 +133,8 @@ var advice = map[string]string{
 }
 
 func classifyToken(err error) error {
-	refusal := (*cloud.Refusal)(nil)
-	if !errors.As(err, &refusal) || !refusal.Vendors || refusal.Status >= 500 || refusal.Status == http.StatusTooManyRequests ||
+	refusal := cloud.Refused(err)
+	if refusal == nil || !refusal.Vendors || refusal.Status >= 500 || refusal.Status == http.StatusTooManyRequests ||
 		refusal.Says("temporarily_unavailable") {
 		return cloud.Classify(err)
 	}

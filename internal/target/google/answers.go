@@ -3,7 +3,6 @@ package google
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -49,7 +48,7 @@ const scope = "https://www.googleapis.com/auth/admin.directory.user"
 
 // isForbidden: we, or only for this user?
 func isForbidden(r *cloud.Refusal) bool {
-	return r.Status == http.StatusForbidden && (r.Code == "forbidden" || r.Code == "PERMISSION_DENIED")
+	return r != nil && r.Status == http.StatusForbidden && (r.Code == "forbidden" || r.Code == "PERMISSION_DENIED")
 }
 
 // whoseFault finds out what "forbidden" means.
@@ -63,8 +62,8 @@ func (t *Target) whoseFault(ctx context.Context, refusal *cloud.Refusal) error {
 
 // classifyUpdate is the meaning of an error of users.update other than "forbidden".
 func classifyUpdate(err error) error {
-	refusal := (*cloud.Refusal)(nil)
-	if !errors.As(err, &refusal) {
+	refusal := cloud.Refused(err)
+	if refusal == nil {
 		return cloud.Classify(err)
 	}
 	switch {
@@ -97,11 +96,11 @@ func classifyCall(err error, refusal *cloud.Refusal) error {
 
 // classifyProbe is the meaning of an error of users.get and users.list for a user that we ought to see.
 func (t *Target) classifyProbe(err error) error {
-	refusal := (*cloud.Refusal)(nil)
+	refusal := cloud.Refused(err)
 	switch {
 	case err == nil:
 		return nil
-	case !errors.As(err, &refusal):
+	case refusal == nil:
 		return cloud.Classify(err)
 	case isForbidden(refusal) && t.subject == "":
 		return fmt.Errorf("%w: assign an administrator role with \"Users: Read\" and \"Users: Update: Reset password\" to the service account, "+

@@ -97,8 +97,8 @@ var tokenEndpoint = cloud.Vendor{
 }
 
 func classifyToken(err error) error {
-	refusal := (*cloud.Refusal)(nil)
-	if !errors.As(err, &refusal) || !refusal.Vendors || refusal.Status >= 500 || refusal.Status == http.StatusTooManyRequests {
+	refusal := cloud.Refused(err)
+	if refusal == nil || !refusal.Vendors || refusal.Status >= 500 || refusal.Status == http.StatusTooManyRequests {
 		return cloud.Classify(err)
 	}
 	advice := "check credentials_file and subject"

@@ -146,12 +146,12 @@ func (t *Target) setPassword(ctx context.Context, user target.User, password sec
 	ctx, cancel := context.WithTimeout(ctx, cloud.Timeout)
 	defer cancel()
 	updated, err := t.users.Update(user.Name, change).Fields("id").Context(ctx).Do()
-	switch refusal := (*cloud.Refusal)(nil); {
+	switch refusal := cloud.Refused(err); {
 	case err == nil && updated.Id == "":
 		return fmt.Errorf("%w: the answer is not Google's: the address is wrong, or a proxy stands in between", target.ErrDenied)
 	case err == nil:
 		return nil
-	case errors.As(err, &refusal) && isForbidden(refusal):
+	case isForbidden(refusal):
 		return t.whoseFault(ctx, refusal)
 	default:
 		return classifyUpdate(err)
