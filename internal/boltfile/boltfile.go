@@ -72,6 +72,12 @@ func open(path string, buckets []string) (*DB, error) {
 	}
 	db := &DB{path: path}
 	err := db.guard(func() (err error) {
+		// bbolt refuses less than its two first pages with an error that has no name.
+		if info, err := os.Stat(path); err != nil {
+			return err
+		} else if size := info.Size(); info.Mode().IsRegular() && 0 < size && size < int64(2*os.Getpagesize()) {
+			return fmt.Errorf("%w: %d bytes are too few", ErrDamaged, size)
+		}
 		db.bolt, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
 		if err != nil {
 			return err

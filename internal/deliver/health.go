@@ -104,27 +104,27 @@ func (h *health) stopped(now time.Time) (State, time.Time) {
 // attempted notes the result of SetPassword. done is what the breaker gave for this attempt.
 func (h *health) attempted(err error, done func(error)) {
 	h.mu.Lock()
-	now, class := time.Now(), target.Classify(err)
-	switch class {
-	case target.Denied, target.Throttled, target.Temporary:
+	now := time.Now()
+	switch target.Classify(err) {
+	case target.Delivered:
+		h.probe = 0 // not at a good Check: if only SetPassword is denied, probes must grow rarer all the same
+	case target.Temporary:
 		h.err = err
-	}
-	switch class {
 	case target.Denied:
+		h.err = err
 		if h.denied.IsZero() {
 			h.denied, h.probed = now, now
 			h.postponeProbe(now)
 			h.log.TargetDenied(h.name, err)
 		}
 	case target.Throttled:
+		h.err = err
 		if !now.Before(h.resume) {
 			h.throttled = now
 		}
 		if resume := now.Add(min(target.Delay(err), maxAsked)); resume.After(h.resume) {
 			h.resume = resume
 		}
-	case target.Delivered:
-		h.probe = 0 // not at a good Check: if only SetPassword is denied, probes must grow rarer all the same
 	}
 	h.mu.Unlock()
 	done(err)

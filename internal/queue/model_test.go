@@ -1,0 +1,214 @@
+package queue
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// place is a target and account, the unit that the queue keeps apart.
+type place struct {
+	target  string
+	account byte
+}
+
+type modelItem struct {
+	version int
+	parked  bool
+}
+
+// model is the queue as one would write it without files, heaps and leases: what lies in each place, and who holds it.
+type model struct {
+	q         *Queue
+	path      string
+	items     map[place]modelItem
+	held      map[place]Lease
+	leased    map[place]int // the last version that was leased
+	delivered map[place]int
+	seen      map[byte]int // the newest version that superseded others
+}
+
+// Any sequence of calls and restarts keeps the promises of the package comment.
+func TestModel(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "queue") // thousands of transactions: the disk is no part of this test
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		m := &model{
+			path:  filepath.Join(dir, fmt.Sprintf("%d.db", n)),
+			items: map[place]modelItem{}, held: map[place]Lease{}, leased: map[place]int{}, delivered: map[place]int{}, seen: map[byte]int{},
+		}
+		m.open(t)
+		defer func() { _, _ = m.q.Close(), os.Remove(m.path) }()
+		t.Repeat(map[string]func(*rapid.T){
+			"add":       m.add,
+			"supersede": m.supersede,
+			"lease":     m.lease,
+			"done": func(t *rapid.T) {
+				m.giveBack(t, m.q.Done, func(p place) {
+					if version := m.items[p].version; version <= m.delivered[p] {
+						t.Fatalf("%v: delivered version %d after %d", p, version, m.delivered[p])
+					}
+					m.delivered[p] = m.items[p].version
+					delete(m.items, p)
+				})
+			},
+			"retry": func(t *rapid.T) {
+				m.giveBack(t, func(l Lease) error { return m.q.Retry(l, at(7), target.Temporary, "later") }, nil)
+			},
+			"release": func(t *rapid.T) {
+				m.giveBack(t, func(l Lease) error { m.q.Release(l); return nil }, nil)
+			},
+			"park": func(t *rapid.T) {
+				m.giveBack(t, func(l Lease) error { return m.q.Park(l, target.NoUser, "who?") },
+					func(p place) { m.items[p] = modelItem{m.items[p].version, true} })
+			},
+			"restart": func(t *rapid.T) {
+				if err := m.q.Close(); err != nil {
+					t.Fatal(err)
+				}
+				m.held = map[place]Lease{}
+				m.open(t)
+			},
+			"": m.check,
+		})
+	})
+}
+
+func (m *model) open(t *rapid.T) {
+	q, err := Open(m.path, nil) // an undamaged file has no events
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.q = q
+}
+
+var (
+	targets  = rapid.SampledFrom([]string{"a", "b"})
+	accounts = rapid.ByteRange(1, 3)
+	versions = rapid.IntRange(1, 12)
+)
+
+func (m *model) add(t *rapid.T) {
+	var items []Item
+	for range rapid.IntRange(1, 3).Draw(t, "how many") {
+		p := place{targets.Draw(t, "target"), accounts.Draw(t, "account")}
+		version := versions.Draw(t, "version")
+		if version <= m.delivered[p] || version < m.seen[p.account] {
+			continue // the ledger keeps these from the queue
+		}
+		items = append(items, item(p.target, p.account, version))
+		if old, ok := m.items[p]; !ok || version > old.version {
+			m.items[p] = modelItem{version: version}
+		}
+	}
+	if _, err := m.q.Add(items...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *model) supersede(t *rapid.T) {
+	account, version := accounts.Draw(t, "account"), versions.Draw(t, "version")
+	m.seen[account] = max(m.seen[account], version)
+	want := 0
+	for p, i := range m.items {
+		if p.account == account && i.version < version {
+			delete(m.items, p)
+			want++
+		}
+	}
+	dropped, err := m.q.Supersede(map[dsdb.GUID]dsdb.Stamp{{account}: stamp(version)})
+	if err != nil || len(dropped) != want {
+		t.Fatalf("dropped %d items instead of %d: %v", len(dropped), want, err)
+	}
+}
+
+func (m *model) lease(t *rapid.T) {
+	name := targets.Draw(t, "target")
+	can := false
+	for p, i := range m.items {
+		_, held := m.held[p]
+		can = can || p.target == name && !i.parked && !held
+	}
+	l, ok := m.q.Lease(name, time.Time{}, forever)
+	if ok != can {
+		t.Fatalf("leased: %v, possible: %v", ok, can)
+	}
+	if !ok {
+		return
+	}
+	p := place{name, l.Account.GUID[0]}
+	version := int(l.Stamp.Version)
+	if _, held := m.held[p]; held {
+		t.Fatalf("%v: leased twice at once", p)
+	}
+	if i := m.items[p]; i.parked || i.version != version {
+		t.Fatalf("%v: leased version %d, there is %+v", p, version, i)
+	}
+	if version < m.leased[p] {
+		t.Fatalf("%v: leased version %d after %d", p, version, m.leased[p])
+	}
+	m.held[p], m.leased[p] = l, version
+}
+
+// giveBack returns a held lease; effect is what that does to the item if the lease still stands for it.
+func (m *model) giveBack(t *rapid.T, call func(Lease) error, effect func(place)) {
+	var held []place
+	for _, name := range []string{"a", "b"} {
+		for account := range byte(4) {
+			if _, ok := m.held[place{name, account}]; ok {
+				held = append(held, place{name, account})
+			}
+		}
+	}
+	if len(held) == 0 {
+		t.Skip("no lease")
+	}
+	p := rapid.SampledFrom(held).Draw(t, "lease")
+	l := m.held[p]
+	delete(m.held, p)
+	if m.items[p].version == int(l.Stamp.Version) && effect != nil {
+		effect(p)
+	}
+	if err := call(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *model) check(t *rapid.T) {
+	items := m.q.Items()
+	if len(items) != len(m.items) {
+		t.Fatalf("%d items, want %d", len(items), len(m.items))
+	}
+	files := map[string]bool{}
+	for _, i := range items {
+		p := place{i.Target, i.Account.GUID[0]}
+		if want := m.items[p]; want.version != int(i.Stamp.Version) || want.parked != i.Parked || i.Parked != (i.File == "") {
+			t.Fatalf("%v: %+v, want %+v", p, i, want)
+		}
+		files[i.File] = true
+	}
+	for account := range byte(4) {
+		for version := range 13 {
+			if file := item("", account, version).File; m.q.Needs(file) != files[file] {
+				t.Fatalf("Needs(%s) = %v", file, !files[file])
+			}
+		}
+	}
+	for p, l := range m.held {
+		if want := m.items[p].version == int(l.Stamp.Version); m.q.Current(l) != want {
+			t.Fatalf("%v: Current = %v", p, !want)
+		}
+	}
+}

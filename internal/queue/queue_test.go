@@ -1,0 +1,407 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+var (
+	start   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	forever = start.AddDate(100, 0, 0)
+)
+
+func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+
+func stamp(version int) dsdb.Stamp {
+	return dsdb.Stamp{Version: uint32(version), Time: at(version), InvocationID: dsdb.GUID{9}, USN: uint64(version)}
+}
+
+// item is version version of account n's password for a target, captured, proven and due at second version.
+func item(name string, n byte, version int) Item {
+	return Item{
+		Target: name, User: fmt.Sprintf("user%d", n), Account: change.Account{GUID: dsdb.GUID{n}, SAMAccountName: fmt.Sprintf("user%d", n)},
+		Stamp: stamp(version), Capture: fmt.Sprintf("c%d-%d", n, version), File: fmt.Sprintf("%d-%d.change", n, version),
+		Captured: at(version), Proven: at(version), Due: at(version),
+	}
+}
+
+func logTo(b *bytes.Buffer) *event.Log { return event.New(slog.New(slog.NewTextHandler(b, nil))) }
+
+func open(t testing.TB, path string) *Queue {
+	t.Helper()
+	q, err := Open(path, logTo(new(bytes.Buffer)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	return q
+}
+
+func temp(t testing.TB) *Queue { return open(t, filepath.Join(t.TempDir(), "queue.db")) }
+
+func add(t *testing.T, q *Queue, items ...Item) []Item {
+	t.Helper()
+	replaced, err := q.Add(items...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return replaced
+}
+
+// text is the form in which times of the same moment are the same.
+func text(t *testing.T, items []Item) string {
+	t.Helper()
+	b, err := json.Marshal(items)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// lease leases whatever comes next.
+func lease(t *testing.T, q *Queue, name string) Lease {
+	t.Helper()
+	l, ok := q.Lease(name, time.Time{}, forever)
+	if !ok {
+		t.Fatal("nothing to lease")
+	}
+	return l
+}
+
+func none(t *testing.T, q *Queue, name string) {
+	t.Helper()
+	if l, ok := q.Lease(name, time.Time{}, forever); ok {
+		t.Fatalf("leased %+v", l.Item)
+	}
+}
+
+func TestNewestWins(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 2), item("b", 1, 2))
+	if replaced := add(t, q, item("a", 1, 1), item("a", 1, 2)); replaced != nil {
+		t.Errorf("replaced %+v", replaced)
+	}
+	replaced := add(t, q, item("a", 1, 4), item("a", 1, 5), item("a", 1, 3))
+	if len(replaced) != 1 || replaced[0].Stamp.Version != 2 {
+		t.Errorf("replaced %+v", replaced)
+	}
+	if l := lease(t, q, "a"); l.Stamp.Version != 5 {
+		t.Errorf("leased %+v", l.Item)
+	}
+	if l := lease(t, q, "b"); l.Stamp.Version != 2 {
+		t.Errorf("leased %+v", l.Item)
+	}
+	for file, want := range map[string]bool{"1-1.change": false, "1-2.change": true, "1-3.change": false, "1-4.change": false, "1-5.change": true} {
+		if got := q.Needs(file); got != want {
+			t.Errorf("Needs(%s) = %v", file, got)
+		}
+	}
+}
+
+// A lease of the old item neither finishes, nor delays, nor parks the new one, and keeps it waiting only until it is returned.
+func TestReplacedWhileLeased(t *testing.T) {
+	for name, giveBack := range map[string]func(*Queue, Lease) error{
+		"Done":     (*Queue).Done,
+		"Retry":    func(q *Queue, l Lease) error { return q.Retry(l, forever, target.Temporary, "x") },
+		"Postpone": func(q *Queue, l Lease) error { return q.Postpone(l, target.Denied, "x") },
+		"Park":     func(q *Queue, l Lease) error { return q.Park(l, target.NoUser, "x") },
+		"Release":  func(q *Queue, l Lease) error { q.Release(l); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := temp(t)
+			add(t, q, item("a", 1, 1))
+			old := lease(t, q, "a")
+			if !q.Current(old) {
+				t.Error("a lease stands for nothing")
+			}
+			add(t, q, item("a", 1, 2))
+			none(t, q, "a")
+			if q.Current(old) {
+				t.Error("the lease of a replaced item still stands for something")
+			}
+			if err := giveBack(q, old); err != nil {
+				t.Fatal(err)
+			}
+			l := lease(t, q, "a")
+			if want := item("a", 1, 2); !reflect.DeepEqual(l.Item, want) {
+				t.Errorf("leased %+v, want %+v", l.Item, want)
+			}
+			none(t, q, "a")
+		})
+	}
+}
+
+func TestSupersededWhileLeased(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 1))
+	old := lease(t, q, "a")
+	dropped, err := q.Supersede(map[dsdb.GUID]dsdb.Stamp{{1}: stamp(2)})
+	if err != nil || len(dropped) != 1 {
+		t.Fatal(dropped, err)
+	}
+	add(t, q, item("a", 1, 3))
+	none(t, q, "a")
+	if err := q.Retry(old, at(9), target.Temporary, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if l := lease(t, q, "a"); l.Stamp.Version != 3 || l.Attempts != 0 {
+		t.Errorf("leased %+v", l.Item)
+	}
+}
+
+func TestSupersede(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 1), item("b", 1, 3), item("a", 2, 1), item("c", 1, 2))
+	if err := q.Park(lease(t, q, "c"), target.Rejected, "no"); err != nil {
+		t.Fatal(err)
+	}
+	dropped, err := q.Supersede(map[dsdb.GUID]dsdb.Stamp{{1}: stamp(3), {7}: stamp(9)})
+	if err != nil || len(dropped) != 2 {
+		t.Errorf("dropped %+v, %v", dropped, err)
+	}
+	left := q.Items()
+	if len(left) != 2 || left[0].Account.GUID != (dsdb.GUID{2}) || left[1].Target != "b" {
+		t.Errorf("left: %+v", left)
+	}
+}
+
+func TestRetryPostponePark(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 1))
+	if err := q.Retry(lease(t, q, "a"), at(100), target.Temporary, "timeout"); err != nil {
+		t.Fatal(err)
+	}
+	if q.Ready("a", time.Time{}, at(99)) {
+		t.Error("ready before it is due")
+	}
+	if due, ok := q.Next("a"); !ok || !due.Equal(at(100)) {
+		t.Error(due, ok)
+	}
+	l, ok := q.Lease("a", time.Time{}, at(100))
+	if !ok || l.Attempts != 1 || l.Class != target.Temporary || l.Reason != "timeout" {
+		t.Errorf("leased %v %+v", ok, l.Item)
+	}
+	if err := q.Postpone(l, target.Denied, "expired"); err != nil {
+		t.Fatal(err)
+	}
+	l = lease(t, q, "a")
+	if l.Attempts != 1 || l.Class != target.Denied {
+		t.Errorf("leased %+v", l.Item)
+	}
+	if err := q.Park(l, target.NoUser, "unknown"); err != nil {
+		t.Fatal(err)
+	}
+	none(t, q, "a")
+	if q.Needs(l.File) {
+		t.Error("a parked item needs a file")
+	}
+	if waiting, parked := q.Count("a"); waiting != 0 || parked != 1 {
+		t.Error(waiting, parked)
+	}
+	if replaced := add(t, q, item("a", 1, 1)); replaced != nil {
+		t.Error("the same change was queued again after it was parked")
+	}
+	add(t, q, item("a", 1, 2))
+	if l := lease(t, q, "a"); l.Attempts != 0 || l.Class != "" || l.Parked {
+		t.Errorf("leased %+v", l.Item)
+	}
+}
+
+// An item that was tried, or proven too long ago, is leased only by its due time; the queue itself knows no clock.
+func TestProvenAndDue(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 10))
+	for _, c := range []struct {
+		proven, due time.Time
+		want        bool
+	}{
+		{at(10), time.Time{}, true},
+		{at(11), time.Time{}, false},
+		{at(11), at(9), false},
+		{at(11), at(10), true},
+	} {
+		if got := q.Ready("a", c.proven, c.due); got != c.want {
+			t.Errorf("proven %v, due %v: ready %v", c.proven, c.due, got)
+		}
+	}
+}
+
+func TestFreshBeforeBacklog(t *testing.T) {
+	q := temp(t)
+	for n := range 3 {
+		add(t, q, item("a", byte(100+n), 1))
+		if err := q.Retry(lease(t, q, "a"), at(1), target.Temporary, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 8 {
+		add(t, q, item("a", byte(1+n), 2+n))
+	}
+	var order []byte
+	for range 11 {
+		order = append(order, lease(t, q, "a").Account.GUID[0])
+	}
+	none(t, q, "a")
+	// The first turn ended with an item that was tried, so that four fresh ones go first.
+	for i, n := range order {
+		if backlog := n >= 100; backlog != (i == 1 || i == 6 || i == 10) {
+			t.Fatalf("order %v", order)
+		}
+	}
+}
+
+func TestExpireAndForget(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 1), item("a", 2, 2), item("a", 3, 50), item("b", 1, 1))
+	leased := lease(t, q, "b")
+	dropped, err := q.Expire(at(10))
+	if err != nil || len(dropped) != 2 {
+		t.Errorf("expired %+v, %v", dropped, err)
+	}
+	if !q.Current(leased) {
+		t.Error("an item expired while it was being sent")
+	}
+	if dropped, err := q.Forget("1-1.change"); err != nil || len(dropped) != 1 || q.Needs("1-1.change") {
+		t.Errorf("forgot %+v, %v", dropped, err)
+	}
+	if left := q.Items(); len(left) != 1 || left[0].Account.GUID != (dsdb.GUID{3}) {
+		t.Errorf("left: %+v", left)
+	}
+}
+
+func TestWake(t *testing.T) {
+	q := temp(t)
+	woken := func(name string) bool {
+		select {
+		case <-q.Wake(name):
+			return true
+		default:
+			return false
+		}
+	}
+	add(t, q, item("a", 1, 1))
+	if !woken("a") || woken("b") {
+		t.Error("Add wakes its target and no other")
+	}
+	l := lease(t, q, "a")
+	add(t, q, item("a", 1, 2))
+	if woken("a") {
+		t.Error("woken for an item that cannot be leased")
+	}
+	if err := q.Done(l); err != nil || !woken("a") {
+		t.Errorf("returning a lease did not wake: %v", err)
+	}
+}
+
+func TestReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	add(t, q, item("a", 1, 1), item("b", 1, 1), item("a", 2, 2), item("a", 3, 3))
+	if err := q.Retry(lease(t, q, "b"), at(30), target.Throttled, "busy"); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Park(lease(t, q, "a"), target.NoUser, "unknown"); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Done(lease(t, q, "a")); err != nil {
+		t.Fatal(err)
+	}
+	lease(t, q, "a") // lost by the restart
+	want := q.Items()
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, path)
+	if got := q.Items(); len(got) != 3 || text(t, got) != text(t, want) {
+		t.Errorf("came back as\n%s, want\n%s", text(t, got), text(t, want))
+	}
+	if l := lease(t, q, "a"); l.Account.GUID != (dsdb.GUID{3}) {
+		t.Errorf("leased %+v", l.Item)
+	}
+}
+
+func TestDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	add(t, q, item("a", 1, 1), item("a", 2, 1))
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reopen := func(b []byte) (*Queue, map[string]uint64) {
+		t.Helper()
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		log := logTo(new(bytes.Buffer))
+		q, err := Open(path, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = q.Close() })
+		return q, log.Counters()
+	}
+	q, events := reopen(bytes.ReplaceAll(b, []byte(`"user":"user1"`), []byte(`"user":"admin"`)))
+	if items := q.Items(); len(items) != 1 || items[0].User != "user2" || events["values-damaged"] != 1 {
+		t.Errorf("items %+v, events %v", items, events)
+	}
+	_ = q.Close()
+	q, events = reopen(bytes.Repeat([]byte("noise"), 5000))
+	if items := q.Items(); len(items) != 0 || events["state-damaged"] != 1 {
+		t.Errorf("items %+v, events %v", items, events)
+	}
+	add(t, q, item("a", 1, 1))
+	if names, _ := filepath.Glob(path + ".corrupt-*"); len(names) != 1 {
+		t.Errorf("set aside: %v", names)
+	}
+	if _, err := Open(path, logTo(new(bytes.Buffer))); !errors.Is(err, boltfile.ErrInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+}
+
+// 100,000 changes may wait while both targets are down over a weekend.
+func TestManyItemsStaySmall(t *testing.T) {
+	q := temp(t)
+	const n = 5000
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	items := make([]Item, n)
+	for i := range items {
+		items[i] = item("a", 0, i+1)
+		items[i].Account.GUID = dsdb.GUID{byte(i), byte(i >> 8), 1}
+	}
+	add(t, q, items...)
+	clear(items)
+	each := float64(heap()-before) / n
+	if q.Items()[0].Stamp.Version != 1 { // and so q is alive until here
+		t.Error("lost an item")
+	}
+	t.Logf("%.0f bytes an item", each)
+	if each > 1000 {
+		t.Errorf("%.0f bytes an item: 100,000 would take %.0f MB", each, each/10)
+	}
+}
