@@ -79,7 +79,7 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 		return err
 	}
 	paths := cfg.Paths()
-	group, ctx := errgroup.WithContext(ctx)
+	var loops []func(context.Context) error
 
 	if role != roleForwarder {
 		unlock, err := lock(paths.Agent)
@@ -91,8 +91,7 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return a.Run(ctx) })
-		group.Go(func() error { return answer(ctx, paths.AgentSocket, log, func() any { return a.Status() }) })
+		loops = append(loops, a.Run, answer(paths.AgentSocket, log, func() any { return a.Status() }))
 	}
 
 	if role != roleAgent {
@@ -106,10 +105,13 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 			return err
 		}
 		defer func() { err = errors.Join(err, closeAll()) }()
-		group.Go(func() error { return f.Run(ctx) })
-		group.Go(func() error { return answer(ctx, paths.ForwarderSocket, log, func() any { return f.Status() }) })
+		loops = append(loops, f.Run, answer(paths.ForwarderSocket, log, func() any { return f.Status() }))
 	}
 
+	group, ctx := errgroup.WithContext(ctx)
+	for _, loop := range loops {
+		group.Go(func() error { return loop(ctx) })
+	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // without systemd there is nobody to tell
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -158,7 +160,7 @@ func newRoutes(cfg *config.Config) (*route.Table, error) {
 
 func newForwarder(cfg *config.Config, paths config.Paths, log *event.Log) (_ *deliver.Forwarder, closeAll func() error, err error) {
 	var opened []io.Closer
-	closeAll = func() (err error) {
+	closeOpened := func() (err error) {
 		for _, c := range slices.Backward(opened) {
 			err = errors.Join(err, c.Close())
 		}
@@ -166,7 +168,7 @@ func newForwarder(cfg *config.Config, paths config.Paths, log *event.Log) (_ *de
 	}
 	defer func() {
 		if err != nil {
-			_ = closeAll()
+			_ = closeOpened()
 		}
 	}()
 
@@ -205,7 +207,7 @@ func newForwarder(cfg *config.Config, paths config.Paths, log *event.Log) (_ *de
 		SecretTTL: cfg.Directory.SecretTTL,
 		Log:       log,
 	})
-	return f, closeAll, err
+	return f, closeOpened, err
 }
 
 // newTarget is the one list of target types.
@@ -255,14 +257,16 @@ func targetNames(cfg *config.Config) []string {
 }
 
 // answer serves a role's status. A socket that cannot be served is reported, and does not stop deliveries.
-func answer(ctx context.Context, socket string, log *event.Log, status func() any) error {
-	err := control.Serve(ctx, socket, map[string]func() (any, error){
-		"/status": func() (any, error) { return status(), nil },
-	})
-	if err != nil {
-		log.ControlTrouble(err)
+func answer(socket string, log *event.Log, status func() any) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := control.Serve(ctx, socket, map[string]func() (any, error){
+			"/status": func() (any, error) { return status(), nil },
+		})
+		if err != nil {
+			log.ControlTrouble(err)
+		}
+		return nil
 	}
-	return nil
 }
 
 // lock makes this process the only one of its role: the folder's lock goes away with the process.
