@@ -19,6 +19,8 @@ type Vendor struct {
 	// Known reports whether code is one that the vendor documents. Others are not shown: an echoing server can put anything
 	// in their place.
 	Known func(code string) bool
+	// NoContent is the method whose success is status 204. That of the others is 200 with JSON.
+	NoContent string
 }
 
 // Refusal is an answer other than the one that was hoped for. It can be printed: it holds no text of the server.
@@ -48,8 +50,8 @@ func (r *Refusal) Says(words string) bool {
 // The most that is read of an answer. An honest one has a few hundred bytes.
 const maxAnswer = 1 << 20
 
-// Strict sends a request on to next, and returns a *Refusal as the error for every answer that is not success as both
-// vendors define it: 204, or 200 with JSON. So the vendor's library sees nothing that it could repeat, follow or quote.
+// Strict sends a request on to next, and returns a *Refusal as the error for every answer that is not success as the vendor
+// defines it. So the vendor's library sees nothing that it could repeat, follow, quote, or take for success.
 func Strict(next http.RoundTripper, vendor Vendor) http.RoundTripper { return &strict{next, vendor} }
 
 type strict struct {
@@ -67,7 +69,7 @@ func (s *strict) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	limited := io.LimitReader(answer.Body, maxAnswer)
-	if answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusOK && isJSON(answer) {
+	if s.vendor.succeeded(r.Method, answer) {
 		answer.Body = readCloser{limited, answer.Body}
 		return answer, nil
 	}
@@ -88,9 +90,12 @@ type readCloser struct {
 	io.Closer
 }
 
-func isJSON(answer *http.Response) bool {
+func (v Vendor) succeeded(method string, answer *http.Response) bool {
+	if method == v.NoContent {
+		return answer.StatusCode == http.StatusNoContent
+	}
 	kind, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
-	return err == nil && kind == "application/json"
+	return answer.StatusCode == http.StatusOK && err == nil && kind == "application/json"
 }
 
 // rewindable returns r with a body of known length that can be read twice. kiota's has neither: it would go out in chunks,

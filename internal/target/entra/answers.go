@@ -21,7 +21,8 @@ var api = cloud.Vendor{
 		}
 		return answer.Error.Code, answer.Error.Message
 	},
-	Known: func(code string) bool { return slices.Contains(codes, code) },
+	Known:     func(code string) bool { return slices.Contains(codes, code) },
+	NoContent: http.MethodPatch,
 }
 
 // codes are Graph's own and those of the directory behind it.

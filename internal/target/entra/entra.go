@@ -176,11 +176,7 @@ func (t *Target) setPassword(ctx context.Context, user target.User, password sec
 	profile.SetForceChangePasswordNextSignIn(&mustChange)
 	change := models.NewUser()
 	change.SetPasswordProfile(profile)
-	unexpected, err := t.users().ByUserId(user.Name).Patch(ctx, change, nil)
-	switch {
-	case err == nil && unexpected != nil: // Graph answers 204, without a body
-		return fmt.Errorf("%w: the answer is not Graph's: graph_url is wrong, or a proxy stands in between", target.ErrDenied)
-	case err != nil:
+	if _, err := t.users().ByUserId(user.Name).Patch(ctx, change, nil); err != nil {
 		return t.classifyUpdate(err)
 	}
 	if !t.claims.Load().allow() {

@@ -75,11 +75,12 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // login is what the token endpoints of both vendors have to answer for their libraries to go on.
 func (l *liar) login(w http.ResponseWriter, r *http.Request) bool {
-	w.Header().Set("Content-Type", "application/json")
 	switch tenant, openID := strings.CutSuffix(r.URL.Path, "/v2.0/.well-known/openid-configuration"); {
 	case openID:
+		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"token_endpoint": %q, "authorization_endpoint": %[1]q, "issuer": %q}`, l.URL+tenant+"/token", l.URL+tenant+"/v2.0")
 	case strings.HasSuffix(r.URL.Path, "/token"):
+		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, `{"access_token": "e30.e30.e30", "token_type": "Bearer", "expires_in": 3600}`)
 	default:
 		return false
@@ -130,6 +131,7 @@ func lies() map[string]func(w http.ResponseWriter, body string) {
 		// kiota looks for quotes here, and panics where there are none.
 		all[fmt.Sprint(status, " claims without quotes")] = func(w http.ResponseWriter, body string) {
 			w.Header().Set("WWW-Authenticate", "Bearer claims=none")
+			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(status)
 		}
 	}

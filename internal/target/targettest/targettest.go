@@ -39,8 +39,6 @@ type Suite struct {
 	Users, Strangers []string
 	// Faults are the double's own, beside those that all have (see commonFaults), with the class of the error.
 	Faults map[string]target.Class
-	// Untold reports whether the double refuses password for a reason that the target cannot know; nil if there is none.
-	Untold func(password string) bool
 }
 
 // Double is a server whose state and faults are in the test's hands.
@@ -424,7 +422,7 @@ func (s Suite) accepts(t *testing.T) {
 			r.Fatalf("Accepts warns (%q) of a password that is taken", reasons)
 		case err != nil && target.Classify(err) != target.Rejected:
 			r.Fatalf("class %s: %v", target.Classify(err), err)
-		case err != nil && reasons == nil && (s.Untold == nil || !s.Untold(p)):
+		case err != nil && reasons == nil:
 			r.Fatalf("Accepts does not warn of a password that is refused: %v", err)
 		}
 	})
