@@ -31,8 +31,12 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
-// deadline is when the hook answers at the latest. Samba kills after 10 s and then refuses.
-const deadline = 5 * time.Second
+// When the hook answers at the latest (Samba kills after 10 s, and then refuses), and how much of that time a configuration
+// that cannot be read may cost: the built-in one can do without.
+const (
+	deadline       = 5 * time.Second
+	configDeadline = time.Second
+)
 
 // Set by the linker.
 var (
@@ -84,23 +88,24 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 
 var (
 	errUsage    = errors.New("wrong arguments in smb.conf: only --config FILE is known")
-	errLate     = fmt.Errorf("not done within %v", deadline)
+	errLate     = errors.New("it hangs")
 	errInternal = errors.New("internal fault")
 )
 
 // answer does what a run is for, and returns what is to be said about it.
 func answer(file string, stdin io.Reader, getenv func(string) string) (l line) {
-	late := make(chan struct{})
-	defer time.AfterFunc(deadline, func() { close(late) }).Stop()
+	late := after(deadline)
 
-	conf, err := within(late, config.BuiltinHook(), func() (config.HookConfig, error) { return config.LoadHook(file) })
+	conf, err := within(after(configDeadline), "reading "+file, config.BuiltinHook(),
+		func() (config.HookConfig, error) { return config.LoadHook(file) })
 	l.config = err
 	rules := policy.Settings(conf.Policy)
 
-	asked, err := within(late, request{}, func() (request, error) { return read(stdin, getenv, rules) })
+	asked, err := within(late, "reading password", request{},
+		func() (request, error) { return read(stdin, getenv, rules) })
 	password := secret.New(asked.Password)
 	defer password.Destroy()
-	l.account, l.probe, l.ignored = asked.Account, asked.maybeProbe(), asked.Ignored
+	l.account, l.probe, l.ignored = asked.Account, asked.maybeProbe() && !errors.Is(err, errLate), asked.Ignored
 	switch {
 	case err != nil && rules.Enforces():
 		l.verdict, l.err = refused, err // what has not been seen cannot be allowed
@@ -113,7 +118,8 @@ func answer(file string, stdin io.Reader, getenv func(string) string) (l line) {
 	}
 	l.audit = asked.reasons
 
-	l.capture, err = within(late, "", func() (string, error) { return take(conf.Paths(), asked.Request, password) })
+	l.capture, err = within(late, "storing", "",
+		func() (string, error) { return take(conf.Paths(), asked.Request, password) })
 	if err != nil {
 		return l.notCaptured(err, conf.Hook)
 	}
@@ -147,9 +153,16 @@ func read(stdin io.Reader, getenv func(string) string, rules policy.Settings) (r
 	return r, err
 }
 
+// after returns a channel that is closed after d.
+func after(d time.Duration) <-chan struct{} {
+	c := make(chan struct{})
+	time.AfterFunc(d, func() { close(c) })
+	return c
+}
+
 // within returns what step returns, or the fallback and an error if step is not done before late, or panics. A step that
-// hangs, on a dead disk or a pipe that nobody closes, ends with the process.
-func within[T any](late <-chan struct{}, fallback T, step func() (T, error)) (T, error) {
+// hangs, on a dead disk or at a pipe that nobody closes, ends with the process.
+func within[T any](late <-chan struct{}, doing string, fallback T, step func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -158,7 +171,7 @@ func within[T any](late <-chan struct{}, fallback T, step func() (T, error)) (T,
 	go func() {
 		defer func() {
 			if recover() != nil { // with what, could tell of the password
-				done <- result{fallback, errInternal}
+				done <- result{fallback, fmt.Errorf("%s: %w", doing, errInternal)}
 			}
 		}()
 		value, err := step()
@@ -168,6 +181,6 @@ func within[T any](late <-chan struct{}, fallback T, step func() (T, error)) (T,
 	case r := <-done:
 		return r.value, r.err
 	case <-late:
-		return fallback, errLate
+		return fallback, fmt.Errorf("%s: %w", doing, errLate)
 	}
 }

@@ -1,0 +1,436 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
+)
+
+const good = "Canary-Pa55wörd"
+
+func TestTakesAPassword(t *testing.T) {
+	s := newSite(t)
+	before := time.Now()
+	r := s.run(good, alice)
+	if r.code != 0 || len(r.captures) != 1 {
+		t.Fatalf("exit %d, %d captures, log %q", r.code, len(r.captures), r.line)
+	}
+	h := s.holds(r.captures[0], good)
+	host, _ := os.Hostname()
+	if h.Account != "alice" || h.UserPrincipalName != "alice@example.com" || h.FullName != "Alice Köhler" || h.Host != host {
+		t.Errorf("the header says %+v", h)
+	}
+	if h.Time.Before(before) || h.Time.After(time.Now()) {
+		t.Errorf("taken at %v, not between %v and now", h.Time, before)
+	}
+	if name := filepath.Base(r.captures[0]); name != h.FileName() {
+		t.Errorf("the file is called %s, not %s", name, h.FileName())
+	}
+	if info, err := os.Stat(r.captures[0]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if want := `accepted capture=` + h.ID.String() + ` account="alice"`; r.line != want || r.priority != "38" {
+		t.Errorf("log <%s> %q, want <38> %q", r.priority, r.line, want)
+	}
+	s.silent(good)
+}
+
+func TestCanaryIsAbleToSing(t *testing.T) {
+	for form, needle := range forms(good) {
+		fake := &testing.T{}
+		s := newSite(t)
+		s.t = fake
+		if err := os.WriteFile(filepath.Join(s.state, "leak"), append([]byte("xy"), needle...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s.silent(good); !fake.Failed() {
+			t.Errorf("a leak as %s goes unnoticed", form)
+		}
+	}
+}
+
+func TestWithoutNames(t *testing.T) {
+	s := newSite(t)
+	r := s.run(good, nil)
+	if r.code != 0 || len(r.captures) != 1 || !strings.Contains(r.line, ` probe=maybe account=""`) {
+		t.Fatalf("exit %d, %d captures, log %q", r.code, len(r.captures), r.line)
+	}
+	if h := s.holds(r.captures[0], good); h.Account != "" {
+		t.Errorf("the header says %+v", h)
+	}
+	r = s.run(good, alice[:1]) // all that SamrValidatePassword sets
+	if r.code != 0 || !strings.Contains(r.line, ` probe=maybe account="alice"`) {
+		t.Errorf("exit %d, log %q", r.code, r.line)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	const short, long = `it has fewer than 8 characters`, `it has more than 16 characters`
+	const simple = `it mixes fewer than three of: digits, upper case, lower case, other ASCII characters, letters without case`
+	const audit, off = "[policy]\nmode = \"audit\"", "[policy]\nmode = \"off\""
+	const strict = "[hook]\non_capture_error = \"refuse\"\n"
+	for _, tc := range []struct {
+		name     string
+		config   string
+		password string
+		code     int
+		captures int
+		line     string // CAPTURE stands for an ID
+		priority string
+	}{
+		{"too short", "", "Aa1!xyz", 1, 0, `refused account="alice" reason="` + short + `"`, "36"},
+		{"too long", "", "Abcdefghijklmnop1!", 1, 0, `refused account="alice" reason="` + long + `"`, "36"},
+		{"too simple", "", "canarycanary", 1, 0, `refused account="alice" reason="` + simple + `"`, "36"},
+		{"all at once", "", "canary", 1, 0, `refused account="alice" reason="` + short + `; ` + simple + `"`, "36"},
+		{"longer is allowed", "[policy]\nmax_length = 64", "Abcdefghijklmnop1!", 0, 1, `accepted capture=CAPTURE account="alice"`, "38"},
+		{"nothing", "", "", 1, 0, `refused account="alice" error="reading password: the password is empty"`, "36"},
+		{"NUL", "", "Passw0rd\x00x", 1, 0, `refused account="alice" error="reading password: the password contains a NUL"`, "36"},
+		{"stray bytes", "", "Passw0rd!\xd4\xff", 1, 0, `refused account="alice" error="reading password: the password is not UTF-8"`, "36"},
+		{"64 KiB", "", strings.Repeat("Canary1!", 8192), 1, 0, `refused account="alice" error="reading password: the password is longer than 4096 bytes"`, "36"},
+		{"1 MiB", "", strings.Repeat("Canary1!", 131072), 1, 0, `refused account="alice" error="reading password: the password is longer than 4096 bytes"`, "36"},
+		{"a newline belongs to it", "", "Canary-Pa5\n", 0, 1, `accepted capture=CAPTURE account="alice"`, "38"},
+
+		{"audit takes it and tells", audit, "canary", 0, 1, `accepted capture=CAPTURE account="alice" audit="` + short + `; ` + simple + `"`, "38"},
+		{"off takes it", off, "canary", 0, 1, `accepted capture=CAPTURE account="alice"`, "38"},
+		{"audit, nothing", audit, "", 0, 0, `accepted account="alice" error="not captured: reading password: the password is empty"`, "35"},
+		{"off, stray bytes", off, "canary\xff", 0, 0, `accepted account="alice" error="not captured: reading password: the password is not UTF-8"`, "35"},
+		{"off, stray bytes, strict", strict + off, "canary\xff", 2, 0, `failed account="alice" error="not captured: reading password: the password is not UTF-8"`, "35"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSite(t, tc.config)
+			r := s.run(tc.password, alice)
+			line := regexp.MustCompile(`capture=[0-9a-f]{32}`).ReplaceAllString(r.line, "capture=CAPTURE")
+			if r.code != tc.code || len(r.captures) != tc.captures || line != tc.line || r.priority != tc.priority {
+				t.Errorf("exit %d, %d captures, log <%s> %s\nwant %d, %d, <%s> %s", r.code, len(r.captures), r.priority, line, tc.code, tc.captures, tc.priority, tc.line)
+			}
+			for _, file := range r.captures {
+				s.holds(file, tc.password)
+			}
+			if len(tc.password) > 4 {
+				s.silent(tc.password[:min(16, len(tc.password))])
+			}
+		})
+	}
+}
+
+func TestNowhereToPutIt(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		spoil func(s *site)
+		why   string // STATE stands for the state folder
+	}{
+		{"no agent key", func(s *site) { s.must(os.Remove(s.key("agent"))) }, `reading public key: open STATE/keys/agent.pub: no such file or directory`},
+		{"no forwarder key", func(s *site) { s.must(os.Remove(s.key("forwarder"))) }, `reading public key: open STATE/keys/forwarder.pub: no such file or directory`},
+		{"half a key", func(s *site) { s.must(os.Truncate(s.key("agent"), 100)) }, `STATE/keys/agent.pub: decoding key: no PEM block of type SAMBA-PWSYNC PUBLIC KEY found`},
+		{"no state folder", func(s *site) { s.must(os.RemoveAll(s.state)) }, `reading public key: open STATE/keys/agent.pub: no such file or directory`},
+		{"no spool", func(s *site) { s.must(os.Remove(s.incoming())) }, `opening spool: stat STATE/spool/incoming: no such file or directory`},
+		{"a file for a spool", func(s *site) {
+			s.must(os.Remove(s.incoming()))
+			s.must(os.WriteFile(s.incoming(), nil, 0o600))
+		}, `opening spool: STATE/spool/incoming is not a folder`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for answer, code := range map[string]int{"accept": 0, "refuse": 2} {
+				s := newSite(t, "[hook]\non_capture_error = \""+answer+"\"")
+				tc.spoil(s)
+				r := s.run(good, alice)
+				verdict := map[int]string{0: "accepted", 2: "failed"}[code]
+				want := verdict + ` account="alice" error="not captured: ` + strings.ReplaceAll(tc.why, "STATE", s.state) + `"`
+				if r.code != code || r.line != want || r.priority != "35" || len(r.captures) != 0 {
+					t.Errorf("%s: exit %d, log <%s> %s\nwant %d, <35> %s", answer, r.code, r.priority, r.line, code, want)
+				}
+				if r := s.run("canary", alice); r.code != 1 {
+					t.Errorf("%s: the policy is gone as well: exit %d", answer, r.code)
+				}
+				s.silent(good)
+			}
+		})
+	}
+}
+
+func TestReadOnlySpool(t *testing.T) {
+	s := newSite(t)
+	cmd := s.command(good, alice)
+	s.asNobody(cmd)
+	s.must(os.Chmod(s.incoming(), 0o555))
+	r := s.finish(cmd)
+	if r.code != 0 || len(r.captures) != 0 || !strings.Contains(r.line, "permission denied") || r.priority != "35" {
+		t.Errorf("exit %d, %d captures, log %q", r.code, len(r.captures), r.line)
+	}
+}
+
+// The disk is full: what was begun must not stay.
+func TestNoRoom(t *testing.T) {
+	s := newSite(t)
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	if err := syscall.Mount("tmpfs", s.incoming(), "tmpfs", 0, "size=4k"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	defer syscall.Unmount(s.incoming(), syscall.MNT_DETACH)
+	r := s.run(good, alice)
+	if r.code != 0 || len(r.captures) != 0 || !strings.Contains(r.line, "no space left on device") {
+		t.Errorf("exit %d, %d captures, log %q", r.code, len(r.captures), r.line)
+	}
+}
+
+func TestBrokenConfig(t *testing.T) {
+	for _, tc := range []struct {
+		name, config string
+		captures     int // 0: the state folder cannot be told
+		says         string
+	}{
+		{"no TOML", "state_dir = \"STATE\"\n[policy]\nmode = \"off\"\n!!!\n", 1, `:4: is no TOML`},
+		{"wrong type", "state_dir = \"STATE\"\n[policy]\nmode = \"off\"\nmin_length = \"1\"\n", 1, `:4: policy.min_length: is a string, not a whole number`},
+		{"unknown keys", "state_dir = \"STATE\"\n[policy]\nmode = \"off\"\nx = 1\ny = 2\n", 1, `:4: policy.x: is not known`},
+		{"contradiction", "state_dir = \"STATE\"\n[policy]\nmode = \"off\"\nmin_length = 99\n", 1, `:4: policy.min_length: is 99, more than max_length`},
+		{"others' faults", "state_dir = \"STATE\"\n[target.x]\ntype = \"y\"\n", 1, ``},
+		{"no sense from the start", "\xff\xfe", 0, `:1: is no TOML`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSite(t)
+			s.write(strings.ReplaceAll(tc.config, "STATE", s.state))
+			if r := s.run("canary", alice); r.code != 1 || len(r.captures) != 0 {
+				t.Errorf("the built-in policy does not hold: exit %d, log %q", r.code, r.line)
+			}
+			r := s.run(good, alice)
+			if r.code != 0 || len(r.captures) != tc.captures {
+				t.Errorf("exit %d, %d captures, log %q", r.code, len(r.captures), r.line)
+			}
+			if !strings.Contains(r.line, tc.says) || strings.Contains(r.line, " config=") != (tc.says != "") {
+				t.Errorf("log %q, want %q", r.line, tc.says)
+			}
+			if tc.says != "" && r.priority != "35" {
+				t.Errorf("priority %s", r.priority)
+			}
+		})
+	}
+	t.Run("missing", func(t *testing.T) {
+		s := newSite(t)
+		s.must(os.Remove(s.config))
+		if r := s.run("canary", alice); r.code != 1 || !strings.Contains(r.line, "c.toml: reading: no such file or directory; `samba-pwsync init` writes an example") {
+			t.Errorf("exit %d, log %q", r.code, r.line)
+		}
+	})
+	t.Run("strict, broken below", func(t *testing.T) {
+		s := newSite(t, "[hook]\non_capture_error = \"refuse\"\n!!!")
+		s.must(os.Remove(s.key("agent")))
+		if r := s.run(good, alice); r.code != 2 {
+			t.Errorf("on_capture_error was readable: exit %d, log %q", r.code, r.line)
+		}
+	})
+}
+
+func TestNoSyslog(t *testing.T) {
+	s := newSite(t)
+	s.must(s.syslog.Close())
+	s.must(os.RemoveAll(filepath.Join(s.dir, "log.sock")))
+	cmd := s.command(good, alice)
+	if code := exitCode(t, cmd.Run()); code != 0 || len(s.list()) != 1 {
+		t.Errorf("exit %d, %d captures", code, len(s.list()))
+	}
+}
+
+// A syslog that nobody reads must not hold up Samba.
+func TestFullSyslog(t *testing.T) {
+	s := newSite(t)
+	start := time.Now()
+	for range 30 { // net.unix.max_dgram_qlen is 10, or up to 512 on some systems; those just do not fill
+		if code := exitCode(t, s.command(good, alice).Run()); code != 0 {
+			t.Fatalf("exit %d", code)
+		}
+	}
+	if took := time.Since(start); took > deadline {
+		t.Errorf("30 runs took %v", took)
+	}
+}
+
+func TestHostileEnvironment(t *testing.T) {
+	const account = checkpassword.EnvAccount + "="
+	for _, tc := range []struct {
+		name string
+		env  []string
+		line string
+	}{
+		{"newline in the name", []string{account + "a\nb"}, ` account="" ignored="SAMBA_CPS_ACCOUNT_NAME"`},
+		{"no UTF-8 in the name", []string{account + "a\xff"}, ` account="" ignored="SAMBA_CPS_ACCOUNT_NAME"`},
+		{"a key in the name", []string{account + `x" error="y`}, ` account="x\" error=\"y"`},
+		{"text that turns around", []string{account + "a\u202eb"}, ` account="a\u202eb"`},
+		{"long name", []string{account + strings.Repeat("ü", 512)}, ` account="` + strings.Repeat("ü", 128) + `"`},
+		{"too long a name", []string{account + strings.Repeat("x", 1025)}, ` account="" ignored="SAMBA_CPS_ACCOUNT_NAME"`},
+		{"huge variable", []string{account + strings.Repeat("x", 100000)}, ` account="" ignored="SAMBA_CPS_ACCOUNT_NAME"`},
+		{"all ignored", []string{account + "\x01", checkpassword.EnvUserPrincipalName + "=\x02", checkpassword.EnvFullName + "=\x03"},
+			` account="" ignored="SAMBA_CPS_ACCOUNT_NAME SAMBA_CPS_USER_PRINCIPAL_NAME SAMBA_CPS_FULL_NAME"`},
+		{"a shell's tricks", []string{account + "$(id)`id`;|&"}, " account=\"$(id)`id`;|&\""},
+		{"Go's variables", []string{account + "bob", "GODEBUG=fips140=on,madvdontneed=1", "GOTRACEBACK=crash", "GOGC=1", "GOMEMLIMIT=1", "GOMAXPROCS=64"}, ` account="bob"`},
+		{"FIPS only", []string{account + "bob", "GODEBUG=fips140=only"}, ` account="bob"`},
+		{"places", []string{account + "bob", "HOME=/nonexistent", "TMPDIR=/nonexistent", "TZ=/dev/zero", "ZONEINFO=/dev/zero", "PATH="}, ` account="bob"`},
+		{"much of it", append(many(2000), account+"bob"), ` account="bob"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.run(good, tc.env)
+			if r.code != 0 || len(r.captures) != 1 || !strings.HasSuffix(r.line, " probe=maybe"+tc.line) {
+				t.Fatalf("exit %d, %d captures, log %q", r.code, len(r.captures), r.line)
+			}
+			s.holds(r.captures[0], good)
+		})
+	}
+}
+
+func many(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = "V" + strconv.Itoa(i) + "=" + strings.Repeat("x", 500)
+	}
+	return all
+}
+
+// What hangs is cut off: a named pipe that nobody writes to stands for a dead disk.
+func TestHangs(t *testing.T) {
+	fifo := func(s *site, path string) {
+		_ = os.Remove(path)
+		s.must(syscall.Mkfifo(path, 0o600))
+	}
+	for _, tc := range []struct {
+		name  string
+		make  func(t *testing.T) (*site, string)
+		code  int
+		line  string
+		least time.Duration
+	}{
+		{"key, accepting", func(t *testing.T) (*site, string) {
+			s := newSite(t)
+			fifo(s, s.key("agent"))
+			return s, good
+		}, 0, `accepted account="alice" error="not captured: storing: it hangs"`, deadline},
+		{"key, refusing", func(t *testing.T) (*site, string) {
+			s := newSite(t, "[hook]\non_capture_error = \"refuse\"")
+			fifo(s, s.key("agent"))
+			return s, good
+		}, 2, `failed account="alice" error="not captured: storing: it hangs"`, deadline},
+		{"configuration, and a bad password", func(t *testing.T) (*site, string) {
+			s := newSite(t)
+			fifo(s, s.config)
+			return s, "canary"
+		}, 1, `c.toml: it hangs"`, configDeadline},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s, password := tc.make(t)
+			start := time.Now()
+			r := s.run(password, alice)
+			if r.code != tc.code || !strings.HasSuffix(r.line, tc.line) || len(r.captures) != 0 {
+				t.Errorf("exit %d, log %q, want %d, %q", r.code, r.line, tc.code, tc.line)
+			}
+			if took := time.Since(start); took < tc.least || took > tc.least+3*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+	for mode, code := range map[string]int{"enforce": 1, "off": 0} {
+		t.Run("stdin, "+mode, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, "[policy]\nmode = \""+mode+"\"")
+			r, w, err := os.Pipe()
+			s.must(err)
+			defer r.Close()
+			defer w.Close()
+			cmd := s.command("", alice)
+			cmd.Stdin = r
+			if got := s.finish(cmd); got.code != code || !strings.HasSuffix(got.line, "reading password: it hangs\"") {
+				t.Errorf("exit %d, log %q", got.code, got.line)
+			}
+		})
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	s := newSite(t)
+	for _, tc := range []struct {
+		args string
+		code int
+		out  string
+		err  string
+		log  int
+	}{
+		{"--version", 0, "samba-pwsync-hook 1.2.3\n", "", 0},
+		{"--help", 0, usage, "", 0},
+		{"--config=" + s.config, 0, "", "", 1},
+		{"--config", 2, "", usage, 1},
+		{"-config x", 2, "", usage, 1},
+		{"--config x y", 2, "", usage, 1},
+		{"alice", 2, "", usage, 1},
+	} {
+		cmd := s.command(good, alice)
+		cmd.Args[2] = "exec " + hook + " " + tc.args
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		code := exitCode(t, cmd.Run())
+		if log := s.logged(tc.log); code != tc.code || out.String() != tc.out || errs.String() != tc.err || len(log) != tc.log {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q, log %q", tc.args, code, out.String(), errs.String(), log)
+		}
+	}
+}
+
+// Nobody but root can look into the process, and it leaves no core file.
+func TestHardened(t *testing.T) {
+	s := newSite(t)
+	fifo := s.key("agent") // to hold it at a known place, with the password in its memory
+	s.must(os.Remove(fifo))
+	s.must(syscall.Mkfifo(fifo, 0o600))
+	s.must(os.Chmod(fifo, 0o644))
+	cmd := s.command(good, alice)
+	s.asNobody(cmd)
+	s.must(cmd.Start())
+	defer cmd.Wait()
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // waits for the hook to open it
+	s.must(err)
+	defer w.Close()
+	proc := filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid))
+	limits, err := os.ReadFile(filepath.Join(proc, "limits"))
+	s.must(err)
+	if !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("core files are possible:\n%s", limits)
+	}
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	s.must(err)
+	if !regexp.MustCompile(`Umask:\s+0077`).Match(status) {
+		t.Error("the umask is not 077")
+	}
+	var st syscall.Stat_t
+	s.must(syscall.Stat(filepath.Join(proc, "mem"), &st))
+	if st.Uid != 0 { // that of a process that can be dumped belongs to its user
+		t.Error("its memory can be read by its user")
+	}
+}
+
+// When Samba kills the shell because smb.conf lacks exec, the hook goes with it.
+func TestDiesWithTheShell(t *testing.T) {
+	s := newSite(t)
+	fifo := s.key("agent")
+	s.must(os.Remove(fifo))
+	s.must(syscall.Mkfifo(fifo, 0o600))
+	cmd := s.command(good, alice)
+	cmd.Args[2] = hook + " --config " + s.config + "; exit 0" // a shell that waits
+	s.must(cmd.Start())
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	s.must(err)
+	defer w.Close()
+	s.must(cmd.Process.Kill())
+	_ = cmd.Wait()
+	if lines := s.logged(1); len(lines) != 0 {
+		t.Errorf("it lives on: %q", lines)
+	}
+	if _, err := w.Write([]byte("x")); err == nil {
+		t.Error("it still reads")
+	}
+}
