@@ -26,7 +26,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -318,12 +317,4 @@ func verifyCommand() *cli.Command {
 			return err
 		},
 	}
-}
-
-// shortTime is a time of day, or a date if it is not today's.
-func shortTime(t time.Time) string {
-	if y, m, d := t.Date(); time.Date(y, m, d, 0, 0, 0, 0, t.Location()).Before(time.Now().AddDate(0, 0, -1)) {
-		return t.Format(time.DateTime)
-	}
-	return t.Format("15:04:05.000")
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -122,4 +123,12 @@ func times(n int) string {
 		return "once more"
 	}
 	return fmt.Sprintf("%d times more", n)
+}
+
+// shortTime is a time of day, with the date if that is not today's.
+func shortTime(t time.Time) string {
+	if t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
+		return t.Format("15:04:05.000")
+	}
+	return t.Format(time.DateTime)
 }

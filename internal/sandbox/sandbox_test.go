@@ -30,8 +30,7 @@ const (
 	good          = "Correct-Horse-7"
 )
 
-// start runs a sandbox with the user liz, and at the end fails the test if any
-// request broke the contract that the test did not expect to.
+// start runs a sandbox with the user liz for the length of a test.
 func start(t *testing.T, o sandbox.Options) *sandbox.Sandbox {
 	t.Helper()
 	sb, err := sandbox.Start(t.TempDir(), o)

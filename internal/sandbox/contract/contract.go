@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -103,6 +104,13 @@ func (s *Schema) Check(body []byte) error {
 		return err
 	}
 	return nil
+}
+
+// IsJSON says whether a Content-Type is JSON, which is UTF-8.
+func IsJSON(contentType string) bool {
+	kind, parameters, err := mime.ParseMediaType(contentType)
+	charset, named := parameters["charset"]
+	return err == nil && kind == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
 }
 
 // leaves are the messages that say something, without the tree above them.

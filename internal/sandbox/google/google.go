@@ -3,8 +3,8 @@
 // Directory API.
 //
 // It judges each request as the vendor's discovery document describes it (route,
-// parameters, scope, body), keeps what was set, and answers in the words of
-// cloud's own errors. The tenant has one service account, which acts for an
+// parameters, scope, body), keeps what was set, and answers in Google's own
+// errors. The tenant has one service account, which acts for an
 // administrator who may read users and reset passwords and nothing else.
 //
 // It does not search (the parameter query), does not change anything but
@@ -122,28 +122,28 @@ func (s *Server) judge(c *call) *misbehave.Reply {
 	bearer, err := s.Mint.Open(r.Header.Get("Authorization"))
 	switch {
 	case err == token.ErrExpired || err == nil && s.Store.Revoked(bearer.ID):
-		return pointer(unauthorized())
+		return new(unauthorized())
 	case err == nil && bearer.Cloud != string(state.Google):
-		return pointer(s.violateAs(r, unauthorized(), "the token is another cloud's"))
+		return new(s.violateAs(r, unauthorized(), "the token is another cloud's"))
 	case err != nil:
-		return pointer(s.violateAs(r, unauthorized(), err.Error()))
+		return new(s.violateAs(r, unauthorized(), err.Error()))
 	}
 	c.bearer = bearer
 	if !overlap(bearer.Scopes, method.Scopes) {
-		return pointer(s.violateAs(r, s.say("insufficientPermissions", *c, state.Fault{}), "the token's scope is not enough for "+c.operation))
+		return new(s.violateAs(r, s.say("insufficientPermissions", *c, state.Fault{}), "the token's scope is not enough for "+c.operation))
 	}
 	if reason := parameters(c.query, method.Parameters); reason != "" {
-		return pointer(s.violate(r, reason))
+		return new(s.violate(r, reason))
 	}
 	if c.point == misbehave.Write {
-		if kind := r.Header.Get("Content-Type"); !isJSON(kind) {
-			return pointer(s.violate(r, "the body's Content-Type is not application/json"))
+		if kind := r.Header.Get("Content-Type"); !contract.IsJSON(kind) {
+			return new(s.violate(r, "the body's Content-Type is not application/json"))
 		}
 		if err := contract.GoogleUser().Check(c.body); err != nil {
-			return pointer(s.violate(r, err.Error()))
+			return new(s.violate(r, err.Error()))
 		}
 	} else if len(c.body) > 0 {
-		return pointer(s.violate(r, "a GET has a body"))
+		return new(s.violate(r, "a GET has a body"))
 	}
 	return nil
 }
@@ -166,13 +166,13 @@ func (s *Server) route(c *call) (contract.Method, *misbehave.Reply) {
 	case known && r.Method == routes["users.patch"].Verb:
 		c.operation, c.point = "users.patch", misbehave.Write
 	default:
-		return contract.Method{}, pointer(s.violateAs(r, failure(http.StatusNotFound, "notFound", "Not Found"), "there is no such route"))
+		return contract.Method{}, new(s.violateAs(r, failure(http.StatusNotFound, "notFound", "Not Found"), "there is no such route"))
 	}
 	if known {
 		c.key = key
 	}
 	if c.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-		return contract.Method{}, pointer(s.violate(r, "the query cannot be parsed"))
+		return contract.Method{}, new(s.violate(r, "the query cannot be parsed"))
 	}
 	return routes[c.operation], nil
 }
@@ -190,5 +190,3 @@ func (s *Server) violateAs(r *http.Request, answer misbehave.Reply, reason strin
 	}
 	return answer
 }
-
-func pointer(a misbehave.Reply) *misbehave.Reply { return &a }

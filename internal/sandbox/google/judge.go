@@ -3,7 +3,6 @@ package google
 import (
 	"errors"
 	"fmt"
-	"mime"
 	"net/url"
 	"slices"
 	"strconv"
@@ -49,12 +48,6 @@ func within(value, minimum, maximum string) bool {
 		return false
 	}
 	return true
-}
-
-func isJSON(contentType string) bool {
-	kind, parameters, err := mime.ParseMediaType(contentType)
-	charset, named := parameters["charset"]
-	return err == nil && kind == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
 }
 
 func overlap(a, b []string) bool {

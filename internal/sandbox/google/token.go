@@ -64,10 +64,10 @@ func (s *Server) issue(bearer token.Bearer, life time.Duration) misbehave.Reply 
 func (s *Server) grant(c call) (token.Bearer, *misbehave.Reply) {
 	r := c.request
 	refuse := func(status int, code, description string) (token.Bearer, *misbehave.Reply) {
-		return token.Bearer{}, pointer(grantFailure(status, code, description))
+		return token.Bearer{}, new(grantFailure(status, code, description))
 	}
 	violate := func(status int, code, description string) (token.Bearer, *misbehave.Reply) {
-		return token.Bearer{}, pointer(s.violateAs(r, grantFailure(status, code, description), description))
+		return token.Bearer{}, new(s.violateAs(r, grantFailure(status, code, description), description))
 	}
 
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method != http.MethodPost || err != nil || kind != "application/x-www-form-urlencoded" {

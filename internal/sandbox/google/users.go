@@ -78,9 +78,9 @@ func (s *Server) target(c call) (state.User, *misbehave.Reply) {
 		return user, nil
 	}
 	if _, domain, isMail := strings.Cut(c.key, "@"); isMail && !s.Store.HasDomain(state.Google, domain) {
-		return state.User{}, pointer(refusal())
+		return state.User{}, new(refusal())
 	}
-	return state.User{}, pointer(noUser())
+	return state.User{}, new(noUser())
 }
 
 // update changes what the body names and leaves the rest, for PUT as for PATCH.
@@ -89,11 +89,11 @@ func (s *Server) target(c call) (state.User, *misbehave.Reply) {
 func (s *Server) update(c call, user *state.User) *misbehave.Reply {
 	var body map[string]json.RawMessage
 	if err := json.Unmarshal(c.body, &body); err != nil {
-		return pointer(s.violate(c.request, "the body is not an object"))
+		return new(s.violate(c.request, "the body is not an object"))
 	}
 	for name := range body {
 		if name != "password" && name != "hashFunction" && name != "changePasswordAtNextLogin" {
-			return pointer(refusal())
+			return new(refusal())
 		}
 	}
 	var change struct {
@@ -102,25 +102,25 @@ func (s *Server) update(c call, user *state.User) *misbehave.Reply {
 		MustChange   bool    `json:"changePasswordAtNextLogin"`
 	}
 	if err := json.Unmarshal(c.body, &change); err != nil {
-		return pointer(s.violate(c.request, "the body is not a User"))
+		return new(s.violate(c.request, "the body is not a User"))
 	}
 	if change.Password == nil {
 		if change.HashFunction != "" {
-			return pointer(s.violate(c.request, "there is a hashFunction without a password"))
+			return new(s.violate(c.request, "there is a hashFunction without a password"))
 		}
 		return nil // nothing that the sandbox keeps
 	}
 	if reason := malformed(*change.Password, change.HashFunction); reason != "" {
-		return pointer(s.violateAs(c.request, invalidPassword(), reason))
+		return new(s.violateAs(c.request, invalidPassword(), reason))
 	}
 	if n := utf8.RuneCountInString(*change.Password); change.HashFunction == "" && (n < 8 || n > 100) {
-		return pointer(invalidPassword())
+		return new(invalidPassword())
 	}
 	err := s.Store.SetPassword(state.Google, user.ID, state.Password{
 		Value: *change.Password, Hash: change.HashFunction, MustChange: change.MustChange, Requested: c.received,
 	})
 	if err != nil {
-		return pointer(failure(http.StatusInternalServerError, "backendError", err.Error()))
+		return new(failure(http.StatusInternalServerError, "backendError", err.Error()))
 	}
 	*user, _ = s.Store.Find(state.Google, user.ID)
 	return nil

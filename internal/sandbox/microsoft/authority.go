@@ -88,10 +88,10 @@ func (s *Server) issue(bearer token.Bearer, life time.Duration) misbehave.Reply 
 func (s *Server) grant(c call, tenant string) (token.Bearer, *misbehave.Reply) {
 	r := c.request
 	refuse := func(status int, code string, aadsts int, description string) (token.Bearer, *misbehave.Reply) {
-		return token.Bearer{}, pointer(grantFailure(c, status, code, aadsts, description))
+		return token.Bearer{}, new(grantFailure(c, status, code, aadsts, description))
 	}
 	violate := func(status int, code string, aadsts int, description string) (token.Bearer, *misbehave.Reply) {
-		return token.Bearer{}, pointer(s.violateAs(c, grantFailure(c, status, code, aadsts, description), description))
+		return token.Bearer{}, new(s.violateAs(c, grantFailure(c, status, code, aadsts, description), description))
 	}
 
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -123,11 +123,11 @@ func (s *Server) grant(c call, tenant string) (token.Bearer, *misbehave.Reply) {
 	switch {
 	case form.Has("client_secret"):
 		if subtle.ConstantTimeCompare([]byte(form.Get("client_secret")), []byte(s.Secret)) != 1 {
-			return token.Bearer{}, pointer(s.badSecret(c))
+			return token.Bearer{}, new(s.badSecret(c))
 		}
 	case form.Get("client_assertion_type") == assertionType:
 		if reason := s.assertion(form.Get("client_assertion"), tenant); reason != "" {
-			return token.Bearer{}, pointer(s.badAssertion(c, reason))
+			return token.Bearer{}, new(s.badAssertion(c, reason))
 		}
 	default:
 		return violate(http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")

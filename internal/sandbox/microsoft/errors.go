@@ -3,9 +3,7 @@ package microsoft
 import (
 	"encoding/base64"
 	"fmt"
-	"mime"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/sandbox/misbehave"
@@ -102,10 +100,4 @@ func (s *Server) challenge(c call) misbehave.Reply {
 		`Bearer realm="", authorization_uri="%s/common/oauth2/authorize", error="insufficient_claims", claims="%s"`,
 		s.URL, base64.StdEncoding.EncodeToString([]byte(claims))))
 	return answer
-}
-
-func isJSON(contentType string) bool {
-	kind, parameters, err := mime.ParseMediaType(contentType)
-	charset, named := parameters["charset"]
-	return err == nil && kind == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
 }

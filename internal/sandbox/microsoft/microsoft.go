@@ -161,30 +161,30 @@ func (s *Server) judge(c *call) *misbehave.Reply {
 	bearer, err := s.Mint.Open(r.Header.Get("Authorization"))
 	switch {
 	case err == token.ErrExpired || err == nil && s.Store.Revoked(bearer.ID):
-		return pointer(unauthorized(*c, "Access token has expired or is not yet valid."))
+		return new(unauthorized(*c, "Access token has expired or is not yet valid."))
 	case err == nil && bearer.Cloud != string(state.Microsoft):
-		return pointer(s.violateAs(*c, unauthorized(*c, "Access token validation failure. Invalid audience."), "the token is another cloud's"))
+		return new(s.violateAs(*c, unauthorized(*c, "Access token validation failure. Invalid audience."), "the token is another cloud's"))
 	case err != nil:
-		return pointer(s.violateAs(*c, unauthorized(*c, "Access token is empty."), err.Error()))
+		return new(s.violateAs(*c, unauthorized(*c, "Access token is empty."), err.Error()))
 	}
 	c.bearer = bearer
 	for name, values := range c.query {
 		if !slices.Contains(parameters[c.operation], name) {
-			return pointer(s.violate(*c, fmt.Sprintf("there is no query parameter %q for %s", name, c.operation)))
+			return new(s.violate(*c, fmt.Sprintf("there is no query parameter %q for %s", name, c.operation)))
 		}
 		if len(values) > 1 {
-			return pointer(s.violate(*c, fmt.Sprintf("the query parameter %s stands twice", name)))
+			return new(s.violate(*c, fmt.Sprintf("the query parameter %s stands twice", name)))
 		}
 	}
 	if c.point == misbehave.Write {
-		if !isJSON(r.Header.Get("Content-Type")) {
-			return pointer(s.violate(*c, "the body's Content-Type is not application/json"))
+		if !contract.IsJSON(r.Header.Get("Content-Type")) {
+			return new(s.violate(*c, "the body's Content-Type is not application/json"))
 		}
 		if err := contract.MicrosoftUser().Check(c.body); err != nil {
-			return pointer(s.violate(*c, err.Error()))
+			return new(s.violate(*c, err.Error()))
 		}
 	} else if len(c.body) > 0 {
-		return pointer(s.violate(*c, "a GET has a body"))
+		return new(s.violate(*c, "a GET has a body"))
 	}
 	return nil
 }
@@ -200,7 +200,7 @@ func (s *Server) route(c *call) *misbehave.Reply {
 		name = ""
 	}
 	if _, known := parameters[name]; !known {
-		return pointer(s.violateAs(*c, failure(*c, http.StatusBadRequest, "BadRequest",
+		return new(s.violateAs(*c, failure(*c, http.StatusBadRequest, "BadRequest",
 			"Resource not found for the segment '"+path[0]+"'."), "there is no such route"))
 	}
 	c.operation, c.point = name, misbehave.Read
@@ -210,11 +210,11 @@ func (s *Server) route(c *call) *misbehave.Reply {
 	var err error
 	if len(path) == 2 {
 		if c.key, err = url.PathUnescape(path[1]); err != nil {
-			return pointer(s.violate(*c, "the path cannot be unescaped"))
+			return new(s.violate(*c, "the path cannot be unescaped"))
 		}
 	}
 	if c.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-		return pointer(s.violate(*c, "the query cannot be parsed"))
+		return new(s.violate(*c, "the query cannot be parsed"))
 	}
 	return nil
 }
@@ -233,8 +233,6 @@ func (s *Server) violateAs(c call, answer misbehave.Reply, reason string) misbeh
 	}
 	return answer
 }
-
-func pointer(a misbehave.Reply) *misbehave.Reply { return &a }
 
 func reply(status int, body any) misbehave.Reply {
 	text, err := json.Marshal(body)

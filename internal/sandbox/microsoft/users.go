@@ -157,7 +157,7 @@ func (s *Server) selection(c call) ([]string, *misbehave.Reply) {
 	names := strings.Split(c.query.Get("$select"), ",")
 	for _, name := range names {
 		if !contract.MicrosoftUser().Has(name) || strings.HasPrefix(name, "@") {
-			return nil, pointer(s.violateAs(c, failure(c, http.StatusBadRequest, "BadRequest",
+			return nil, new(s.violateAs(c, failure(c, http.StatusBadRequest, "BadRequest",
 				"Could not find a property named '"+name+"' on type 'microsoft.graph.user'."), "$select names "+name))
 		}
 	}
