@@ -237,8 +237,12 @@ func (f *Forwarder) shred(file string) bool {
 }
 
 func (f *Forwarder) setAside(s *spool.Spool, file string, why error) {
+	err := s.SetAside(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // another target's lane was quicker
+	}
 	f.log.ChangeDamaged(file, why)
-	if err := s.SetAside(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		f.log.ForwarderTrouble("setting a file aside", err)
 	}
 }

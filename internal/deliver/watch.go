@@ -18,9 +18,10 @@ const (
 type watch struct {
 	log *event.Log
 
-	mu   sync.Mutex
-	asOf time.Time // everything up to here has been applied to ledger and queue
-	held bool      // items are held back, and that has been said
+	mu    sync.Mutex
+	begun time.Time // when a mark was first missed
+	asOf  time.Time // everything up to here has been applied to ledger and queue
+	held  bool      // items are held back, and that has been said
 }
 
 // set notes a mark whose sightings have all been applied, and reports whether it is news.
@@ -59,6 +60,12 @@ func (w *watch) hold(now time.Time) time.Time {
 	defer w.mu.Unlock()
 	if fresh(w.asOf, now) {
 		return w.asOf.Add(markFor + time.Millisecond) // by then a new mark has come, or the watch is stale
+	}
+	if w.begun.IsZero() {
+		w.begun = now
+	}
+	if patience := w.begun.Add(markFor); now.Before(patience) {
+		return patience // the agent may be starting, as we are
 	}
 	if !w.held {
 		w.held = true

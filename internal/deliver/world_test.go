@@ -1,0 +1,395 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/durable"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/queue"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/secret"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// world is a forwarder with everything around it: the folder that an agent writes to, databases, targets.
+type world struct {
+	testing.TB
+	dir     string // state; outgoing is below it
+	key     seal.PrivateKey
+	text    *bytes.Buffer // what was logged
+	log     *event.Log
+	ttl     time.Duration
+	places  map[string]*place
+	targets []Target
+
+	f       *Forwarder
+	queue   *queue.Queue
+	ledger  *ledger.Ledger
+	stop    func()
+	unwatch func()
+}
+
+// newWorld makes a world with these targets; nothing runs yet.
+func newWorld(t testing.TB, names ...string) *world {
+	t.Helper()
+	key, err := seal.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{TB: t, dir: memory(t), key: key, text: new(bytes.Buffer), places: map[string]*place{}}
+	w.log = event.New(slog.New(slog.NewTextHandler(w.text, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	for _, name := range names {
+		w.places[name] = &place{TB: t, held: map[string]string{}, busy: map[string]bool{}}
+		w.targets = append(w.targets, Target{Name: name, Target: w.places[name]})
+	}
+	if err := os.Mkdir(w.outgoing(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// memory makes a folder in memory where there is one: hours of simulated time are thousands of fsyncs.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "deliver")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func (w *world) outgoing() string { return filepath.Join(w.dir, "outgoing") }
+
+// open opens the databases and makes the forwarder.
+func (w *world) open() {
+	w.Helper()
+	var err error
+	if w.queue, err = queue.Open(filepath.Join(w.dir, "queue.db"), w.log); err != nil {
+		w.Fatal(err)
+	}
+	if w.ledger, err = ledger.Open(filepath.Join(w.dir, "ledger.db"), w.log); err != nil {
+		w.Fatal(err)
+	}
+	w.f, err = New(Options{
+		Outgoing: w.outgoing(), Key: w.key, Queue: w.queue, Ledger: w.ledger, Targets: w.targets, SecretTTL: w.ttl, Log: w.log,
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// close closes the databases.
+func (w *world) close() {
+	w.Helper()
+	if err := w.queue.Close(); err != nil {
+		w.Error(err)
+	}
+	if err := w.ledger.Close(); err != nil {
+		w.Error(err)
+	}
+}
+
+// start runs a forwarder in a synctest bubble: a file is found at the next full second. w.stop stops it and waits until it
+// has stopped.
+func (w *world) start() {
+	w.Helper()
+	w.open()
+	ctx, cancel := context.WithCancel(context.Background())
+	ticks := make(chan struct{}, 1)
+	go every(ctx, func() {
+		select {
+		case ticks <- struct{}{}:
+		default:
+		}
+	})
+	ended := make(chan error)
+	go func() { ended <- w.f.run(ctx, ticks) }()
+	w.stop = func() {
+		w.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			w.Error(err)
+		}
+		w.close()
+	}
+}
+
+// pass lets time pass, and then waits until nothing moves.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// watched starts an agent's watch: a mark each second. w.unwatch ends it.
+func (w *world) watched() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { every(ctx, func() { w.mark(time.Now()) }) })
+	w.unwatch = func() { cancel(); done.Wait() }
+}
+
+// every does something at once and then each second, until ctx ends.
+func every(ctx context.Context, do func()) {
+	for ctx.Err() == nil {
+		do()
+		select {
+		case <-ctx.Done():
+		case <-time.After(scanEvery):
+		}
+	}
+}
+
+func (w *world) mark(asOf time.Time) {
+	w.Helper()
+	if err := change.WriteMark(w.outgoing(), change.Mark{AsOf: asOf, Host: "dc1", InvocationID: dsdb.GUID{9}}); err != nil {
+		w.Error(err)
+	}
+}
+
+func account(n byte) change.Account {
+	name := user(n)
+	return change.Account{GUID: dsdb.GUID{n, 1}, SAMAccountName: name, UserPrincipalName: name + "@example.com"}
+}
+
+func stamp(version int) dsdb.Stamp {
+	return dsdb.Stamp{
+		Version: uint32(version), Time: time.Date(1999, 1, 1, 0, 0, version, 0, time.UTC), InvocationID: dsdb.GUID{9}, USN: uint64(version),
+	}
+}
+
+func user(n byte) string { return fmt.Sprintf("user%d", n) }
+
+// password is version version of account n's password.
+func password(n byte, version int) string { return fmt.Sprintf("Canary-%d-%04d", n, version) }
+
+// versionOf is the version of a password.
+func versionOf(w testing.TB, password string) (version int) {
+	w.Helper()
+	if _, err := fmt.Sscanf(password[strings.LastIndex(password, "-")+1:], "%d", &version); err != nil {
+		w.Fatalf("this is no password of ours: %q", password)
+	}
+	return version
+}
+
+// change makes a change as the agent would that has just proven it.
+func (w *world) change(n byte, version int, targets ...string) change.Change {
+	w.Helper()
+	now := time.Now().UTC().Round(0)
+	id := capture.NewID()
+	header, err := capture.Header{ID: id, Time: now, Host: "dc1", Account: user(n)}.Marshal()
+	if err != nil {
+		w.Fatal(err)
+	}
+	box, err := seal.Close(w.key.Public(), capture.SecretInfo(header), []byte(password(n, version)))
+	if err != nil {
+		w.Fatal(err)
+	}
+	c := change.Change{
+		Capture: id.String(), Account: account(n), Stamp: stamp(version), Captured: now, Proven: now, Header: header, SecretBox: box,
+	}
+	for _, name := range targets {
+		c.Routes = append(c.Routes, change.Route{Target: name, User: user(n)})
+	}
+	return c
+}
+
+// put stores a change in the outgoing folder and returns the file's name.
+func (w *world) put(c change.Change) string {
+	w.Helper()
+	b, err := c.Marshal()
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.write(c.FileName(), b)
+	return c.FileName()
+}
+
+func (w *world) write(name string, b []byte) {
+	w.Helper()
+	if err := durable.Create(filepath.Join(w.outgoing(), name), b, 0o600); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// sight passes on that the directory holds this version of account n's password.
+func (w *world) sight(n byte, version int) {
+	w.Helper()
+	b, err := change.MarshalSightings([]change.Sighting{{Account: account(n), Stamp: stamp(version)}})
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.write(fmt.Sprintf("%020d-%d-%d%s", time.Now().UnixNano(), n, version, change.SightingsSuffix), b)
+}
+
+// files returns the names in the outgoing folder, the mark aside.
+func (w *world) files() (names []string) {
+	w.Helper()
+	entries, err := os.ReadDir(w.outgoing())
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "mark" && e.Name() != "mark.new" && !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// settled fails the test unless all secrets are gone and nothing waits.
+func (w *world) settled() {
+	w.Helper()
+	if files := w.files(); len(files) > 0 {
+		w.Errorf("left in outgoing: %q", files)
+	}
+	for _, t := range w.f.Status().Targets {
+		if t.Waiting > 0 {
+			w.Errorf("%d items wait for %s", t.Waiting, t.Name)
+		}
+	}
+}
+
+// happened fails the test unless an event happened so often.
+func (w *world) happened(name string, times int) {
+	w.Helper()
+	if n := w.log.Counters()[name]; n != uint64(times) {
+		w.Errorf("event %s happened %d times, want %d", name, n, times)
+	}
+}
+
+func (w *world) status(name string) TargetStatus {
+	w.Helper()
+	for _, t := range w.f.Status().Targets {
+		if t.Name == name {
+			return t
+		}
+	}
+	w.Fatalf("no target %s", name)
+	return TargetStatus{}
+}
+
+// place is a target in memory that records what it is asked, and fails the test if it is asked about one user twice at once.
+// It stands for the contract of internal/target; the real targets are tested where they are.
+type place struct {
+	testing.TB
+	mu     sync.Mutex
+	answer func(ctx context.Context, user, password string) error // nil: yes
+	check  func() error                                           // nil: yes
+	held   map[string]string
+	busy   map[string]bool
+	calls  []call
+	checks []time.Time
+}
+
+type call struct {
+	user    string
+	version int
+	at      time.Time
+	err     error
+}
+
+func (p *place) SetPassword(ctx context.Context, u target.User, s secret.Secret) error {
+	p.mu.Lock()
+	if p.busy[u.Name] {
+		p.Errorf("two passwords at once for %s", u.Name)
+	}
+	password, answer := string(s.Bytes()), p.answer
+	p.busy[u.Name] = true
+	i := len(p.calls)
+	p.calls = append(p.calls, call{u.Name, versionOf(p, password), time.Now(), nil})
+	p.mu.Unlock()
+
+	var err error
+	if answer != nil {
+		err = answer(ctx, u.Name, password)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls[i].err = err
+	p.busy[u.Name] = false
+	if err == nil {
+		p.held[u.Name] = password
+	}
+	return err
+}
+
+func (p *place) Check(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.checks = append(p.checks, time.Now())
+	if p.check == nil {
+		return nil
+	}
+	return p.check()
+}
+
+func (p *place) Accepts(secret.Secret) []target.Reason { return nil }
+func (p *place) Close() error                          { return nil }
+
+// answers changes what the place answers from now on.
+func (p *place) answers(answer func(ctx context.Context, user, password string) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = answer
+}
+
+// fails makes the place answer with this error, or take passwords again if it is nil.
+func (p *place) fails(err error) {
+	p.answers(func(context.Context, string, string) error { return err })
+}
+
+func (p *place) checksWith(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.check = func() error { return err }
+}
+
+// holds fails the test unless the place holds this version of account n's password; version 0: none.
+func (p *place) holds(n byte, version int) {
+	p.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	want := ""
+	if version > 0 {
+		want = password(n, version)
+	}
+	if got := p.held[user(n)]; got != want {
+		p.Errorf("%s's password is %q, want %q", user(n), got, want)
+	}
+}
+
+// asked returns a copy of the calls so far.
+func (p *place) asked() []call {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.calls)
+}
+
+// inOrder fails the test if a user was ever sent an older password after a newer one.
+func (p *place) inOrder() {
+	p.Helper()
+	newest := map[string]int{}
+	for _, c := range p.asked() {
+		if c.version < newest[c.user] {
+			p.Errorf("%s was sent version %d after %d", c.user, c.version, newest[c.user])
+		}
+		newest[c.user] = c.version
+	}
+}
