@@ -54,9 +54,9 @@ type pending struct {
 	evidence proof.Evidence
 	claim    *subject
 
-	noHash   bool // that nothing can be proven has been said
-	matched  bool // proven, and kept since it is an orphan
-	troubled bool // that it cannot be handed over has been said
+	noHash   bool                     // that nothing can be proven has been said
+	troubled bool                     // that it cannot be handed over has been said
+	matched  map[dsdb.GUID]dsdb.Stamp // what it was proven for, kept since it is an orphan
 }
 
 // subject is one search to be made, again and again. It is waiting, urgent or being looked at.
@@ -134,11 +134,14 @@ func (d *docket) remove(p *pending) {
 	p.evidence.Wipe()
 }
 
-// matched notes that an orphan has been proven.
-func (d *docket) matched(p *pending) {
+// matched notes that an orphan has been proven for an account.
+func (d *docket) matched(p *pending, account directory.Account) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p.matched = true
+	if p.matched == nil {
+		p.matched = map[dsdb.GUID]dsdb.Stamp{}
+	}
+	p.matched[account.GUID] = account.Stamp
 }
 
 // firstTrouble reports whether this is the first time that it is asked about a capture: a full disk is worth one line each.
@@ -268,8 +271,8 @@ func (d *docket) judge(s *subject, account directory.Account, err error, began t
 		if p.seen.After(began) {
 			return
 		}
-		f := finding{pending: p, verdict: proof.NotYet, overdue: d.overdue(p, began), proven: p.matched}
-		if err == nil {
+		f := finding{pending: p, verdict: proof.NotYet, overdue: d.overdue(p, began), proven: len(p.matched) > 0}
+		if err == nil && !(f.proven && p.matched[account.GUID].Equal(account.Stamp)) {
 			f.verdict = p.evidence.Judge(account.NTHash, account.Stamp)
 		}
 		if f.verdict == proof.Unprovable {

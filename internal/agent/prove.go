@@ -85,6 +85,8 @@ func (a *Agent) ask(ctx context.Context, dc Directory, s *subject) (directory.Ac
 	return directory.Account{}, directory.ErrNotFound
 }
 
+var errGone = errors.New("the capture's file is not there any more, or another one")
+
 // handOver gives a proven capture to the targets that want its account. began is when the search began that proved it.
 // It may be repeated after any error and any crash.
 func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account directory.Account, began time.Time) error {
@@ -94,15 +96,15 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account d
 	}
 	who, why := identity(account), strings.Join(refusals, "; ")
 	if len(routes) == 0 {
-		if err := a.finish(f); err != nil {
+		if err := a.finish(f, account); err != nil {
 			return err
 		}
 		a.log.Unwanted(f.header.ID.String(), who, why)
 		return nil
 	}
 	c, err := a.read(f.file)
-	if err == nil && c.Header != f.header {
-		err = fmt.Errorf("%w: %s is not the file that it was", capture.ErrDamaged, f.file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, capture.ErrDamaged) || err == nil && c.Header != f.header {
+		return errGone
 	}
 	if err != nil {
 		return err
@@ -120,7 +122,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account d
 	if err := a.put(proven, f.orphan); err != nil {
 		return err
 	}
-	if err := a.finish(f); err != nil {
+	if err := a.finish(f, account); err != nil {
 		return err
 	}
 	a.log.Proven(proven)
@@ -158,9 +160,9 @@ func (a *Agent) put(c change.Change, orphan bool) error {
 }
 
 // finish shreds a capture that has been handed over or that nobody wants. An orphan stays: see docket.
-func (a *Agent) finish(f finding) error {
+func (a *Agent) finish(f finding, account directory.Account) error {
 	if f.orphan {
-		a.docket.matched(f.pending)
+		a.docket.matched(f.pending, account)
 		return nil
 	}
 	err := a.incoming.Remove(f.file)
@@ -175,8 +177,8 @@ func (a *Agent) complain(ctx context.Context, dc Directory, f finding, err error
 	case errors.Is(err, directory.ErrUnavailable):
 		a.link.lost(dc, err)
 	case errors.Is(err, directory.ErrNotFound): // deleted since the search: the next one says so
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, capture.ErrDamaged):
-		a.docket.remove(f.pending) // somebody took or changed the file; what is there will be met by the next scan
+	case errors.Is(err, errGone):
+		a.docket.remove(f.pending) // what is there now will be met by the next scan
 	default:
 		if a.docket.firstTrouble(f.pending) {
 			a.log.AgentTrouble("handing over a proven change", err)

@@ -36,7 +36,7 @@ type watch struct {
 	docket *docket
 	log    *event.Log
 
-	passing sync.Mutex // held during a pass; guards what follows
+	passing chan struct{} // holds a token during a pass, which guards what follows
 	loaded  bool
 	stamps  map[dsdb.GUID]dsdb.Stamp // as last passed on by this process
 	saved   position                 // on disk
@@ -56,7 +56,11 @@ type position struct {
 }
 
 func newWatch(spool *spool.Spool, file, host string, lag time.Duration, docket *docket, log *event.Log) *watch {
-	return &watch{spool: spool, file: file, host: host, lag: lag, docket: docket, log: log, stamps: map[dsdb.GUID]dsdb.Stamp{}}
+	return &watch{
+		spool: spool, file: file, host: host, lag: lag, docket: docket, log: log,
+		passing: make(chan struct{}, 1),
+		stamps:  map[dsdb.GUID]dsdb.Stamp{},
+	}
 }
 
 // follow makes a pass every second, while the DC answers, until ctx ends. While it does not, no mark is written, and the
@@ -90,8 +94,12 @@ func (a *Agent) follow(ctx context.Context) {
 
 // pass looks once and passes on what moved. It may be called concurrently and repeated after any error.
 func (w *watch) pass(ctx context.Context, dc Directory) error {
-	w.passing.Lock()
-	defer w.passing.Unlock()
+	select {
+	case w.passing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-w.passing }()
 	if err := w.load(); err != nil {
 		return err
 	}

@@ -1,0 +1,1002 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/durable"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/internal/route"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+var agentKey, forwarderKey = mustGenerate(), mustGenerate()
+
+func mustGenerate() seal.PrivateKey {
+	key, err := seal.Generate()
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+// site is an agent with its folders and its DC, inside a synctest bubble: time stands still while anything works.
+type site struct {
+	*testing.T
+	*samba
+	incoming, outgoing, state string
+	log                       bytes.Buffer
+	events                    *event.Log
+	routes                    *route.Table
+
+	agent *Agent
+	ticks chan struct{}
+	stop  func()
+}
+
+// test runs f in a bubble at a site where no agent runs yet.
+func test(t *testing.T, f func(*site)) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(24 * time.Hour) // so that yesterday is after 2000, where the bubble's clock begins
+		dir := t.TempDir()
+		s := &site{T: t, samba: newSamba(), incoming: dir + "/incoming", outgoing: dir + "/outgoing", state: dir + "/agent"}
+		for _, folder := range []string{s.incoming, s.outgoing, s.state} {
+			if err := os.Mkdir(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		routes, err := route.New([]route.Target{{Name: "cloud", UserAttribute: "mail"}}, route.Scope{Exclude: "(adminCount=1)"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.routes = routes
+		s.events = event.New(slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		f(s)
+		if s.stop != nil {
+			s.stop()
+		}
+	})
+}
+
+func (s *site) start() {
+	s.Helper()
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Dial: s.dial,
+		Routes: s.routes, Host: "dc1", Log: s.events})
+	if err != nil {
+		s.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(s.Context())
+	var running sync.WaitGroup
+	s.agent, s.ticks = agent, make(chan struct{}, 1)
+	s.tick()
+	running.Go(func() { agent.run(ctx, s.ticks) })
+	s.stop = func() {
+		cancel()
+		running.Wait()
+		s.stop = nil
+	}
+}
+
+func (s *site) tick() {
+	select {
+	case s.ticks <- struct{}{}:
+	default:
+	}
+}
+
+// captured is what the hook writes.
+func (s *site) captured(account, password string) (capture.Header, []byte) {
+	s.Helper()
+	h := capture.Header{ID: capture.NewID(), Time: time.Now().UTC().Round(0), Host: "dc1", Account: account}
+	raw, err := h.Marshal()
+	if err != nil {
+		s.Fatal(err)
+	}
+	proofBox, err1 := seal.Close(agentKey.Public(), capture.ProofInfo(raw), box.EncodeNTHash([16]byte(hash(password))))
+	secretBox, err2 := seal.Close(forwarderKey.Public(), capture.SecretInfo(raw), []byte(password))
+	if err := errors.Join(err1, err2); err != nil {
+		s.Fatal(err)
+	}
+	return h, capture.Encode(raw, proofBox, secretBox)
+}
+
+// hook does as the hook does.
+func (s *site) hook(account, password string) capture.Header {
+	s.Helper()
+	h, file := s.captured(account, password)
+	s.write(h.FileName(), file)
+	return h
+}
+
+func (s *site) write(name string, b []byte) {
+	s.Helper()
+	if err := durable.Create(filepath.Join(s.incoming, name), b, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	if s.ticks != nil {
+		s.tick()
+	}
+}
+
+// after lets time pass and everything settle.
+func (s *site) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (s *site) list(dir, suffix string) []string {
+	s.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return names
+}
+
+// changes returns what has been handed over, as "account=password", and checks what the forwarder relies on.
+func (s *site) changes() []string {
+	s.Helper()
+	got := []string{}
+	for _, file := range s.list(s.outgoing, change.Suffix) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			s.Fatal(err)
+		}
+		c, err := change.Parse(b)
+		if err != nil {
+			s.Fatal(err)
+		}
+		h, err := capture.ParseHeader(c.Header)
+		if err != nil {
+			s.Fatal(err)
+		}
+		secret, err := seal.Open(forwarderKey, capture.SecretInfo(c.Header), c.SecretBox)
+		if err != nil {
+			s.Fatalf("secret box of %s: %v", file, err)
+		}
+		if h.ID.String() != c.Capture || !h.Time.Equal(c.Captured) || c.Stamp.IsZero() || c.Proven.After(time.Now()) {
+			s.Errorf("change makes no sense: %+v", c)
+		}
+		got = append(got, c.Account.SAMAccountName+"="+string(secret.Bytes()))
+	}
+	slices.Sort(got)
+	return got
+}
+
+// expect checks what has been handed over since the last call, as a forwarder that takes it.
+func (s *site) expect(want ...string) {
+	s.Helper()
+	if want == nil {
+		want = []string{}
+	}
+	slices.Sort(want)
+	if got := s.changes(); !slices.Equal(got, want) {
+		s.Errorf("handed over: %q, want %q; log:\n%s", got, want, s.log.String())
+	}
+	for _, file := range s.list(s.outgoing, change.Suffix) {
+		if err := os.Remove(file); err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
+func (s *site) expectWaiting(want int) {
+	s.Helper()
+	if got := len(s.list(s.incoming, capture.Suffix)); got != want {
+		s.Errorf("%d captures lie in incoming, want %d; log:\n%s", got, want, s.log.String())
+	}
+	if got := s.agent.Status().Captures.Pending; got != want {
+		s.Errorf("%d captures wait, want %d", got, want)
+	}
+}
+
+func (s *site) expectEvents(want map[string]uint64) {
+	s.Helper()
+	counters := s.events.Counters()
+	for name, n := range want {
+		if counters[name] != n {
+			s.Errorf("%d events %s, want %d; log:\n%s", counters[name], name, n, s.log.String())
+		}
+	}
+}
+
+// sighted returns the accounts whose stamps were passed on since the last call, in order.
+func (s *site) sighted() []string {
+	s.Helper()
+	var names []string
+	for _, file := range s.list(s.outgoing, change.SightingsSuffix) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			s.Fatal(err)
+		}
+		seen, err := change.ParseSightings(b)
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, one := range seen {
+			names = append(names, fmt.Sprintf("%s@%d", one.Account.SAMAccountName, one.Stamp.Version))
+		}
+		if err := os.Remove(file); err != nil {
+			s.Fatal(err)
+		}
+	}
+	return names
+}
+
+func (s *site) mark() change.Mark {
+	s.Helper()
+	m, err := change.ReadMark(s.outgoing)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.Fatal(err)
+	}
+	return m
+}
+
+const ms = time.Millisecond
+
+func TestChangeIsHandedOverAsSoonAsItIsCommitted(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(5 * time.Minute)
+		s.hook("ALICE", "new")
+		s.after(60 * ms)
+		s.expect()
+		s.set(alice, "new")
+		s.after(4 * ms)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 1, "directory-up": 1, "directory-down": 0})
+	})
+}
+
+func TestLateCommit(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.hook("alice", "new")
+		s.after(110 * time.Second)
+		s.expectWaiting(1)
+		s.set(alice, "new")
+		s.after(watchEvery + ms) // the watch sees it before the next look would be due
+		s.expect("alice=new")
+	})
+}
+
+func TestAccountThatIsBeingCreated(t *testing.T) {
+	test(t, func(s *site) {
+		s.start()
+		s.hook("alice", "new")
+		s.after(200 * ms)
+		s.create("alice", "new")
+		s.after(4 * ms)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+	})
+}
+
+// Samba refuses after the hook's 0: the password is one of the last few.
+func TestRefusedByHistory(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		s.start()
+		s.hook("alice", "older")
+		s.after(119 * time.Second)
+		s.expectWaiting(1)
+		s.after(7 * time.Second)
+		s.expectWaiting(0)
+		s.expect()
+		s.expectEvents(map[string]uint64{"proven": 0, "never-committed": 1})
+	})
+}
+
+func TestForgedThenTheVictimsOwnChange(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.hook("alice", "forged")
+		s.after(time.Second)
+		s.hook("alice", "real")
+		s.after(50 * ms)
+		s.set(alice, "real")
+		s.after(10 * time.Minute)
+		s.expect("alice=real")
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 1, "never-committed": 1})
+	})
+}
+
+func TestThereAndBack(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		for range 3 {
+			for _, password := range []string{"A", "B"} {
+				s.hook("alice", password)
+				s.after(50 * ms)
+				s.set(alice, password)
+				s.after(4 * ms)
+				s.expect("alice=" + password)
+			}
+		}
+		s.expectWaiting(0)
+	})
+}
+
+// Three changes while the agent was down: the first capture's password is current again, and the second's is not.
+func TestThereAndBackWhileDown(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		for _, password := range []string{"A", "B", "A"} {
+			s.hook("alice", password)
+			s.after(50 * ms)
+			s.set(alice, password)
+		}
+		s.start()
+		s.after(10 * time.Minute)
+		s.expect("alice=A", "alice=A") // under one stamp: the forwarder delivers once
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 1})
+	})
+}
+
+func TestDirectoryDownAndUp(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.start()
+		s.after(time.Minute)
+		s.hook("alice", "new")
+		s.hook("bob", "never")
+		s.after(10 * ms)
+		s.setDown(true)
+		s.hook("bob", "new")
+		s.after(24 * time.Hour)
+		s.expectWaiting(3)
+		s.expectEvents(map[string]uint64{"directory-down": 1, "directory-up": 1})
+		if up := s.agent.Status().Directory; up.Up || up.Error == "" || up.DC != "dc1.corp.example" || time.Since(up.Since) < 23*time.Hour {
+			s.Errorf("status is %+v", up)
+		}
+		s.set(alice, "new")
+		s.set(bob, "new")
+		s.setDown(false)
+		s.after(lastRedial + ms)
+		s.expect("alice=new", "bob=new")
+		s.after(time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"directory-down": 1, "directory-up": 2, "never-committed": 1})
+		if !s.agent.Status().Directory.Up {
+			s.Error("status says down")
+		}
+	})
+}
+
+func TestDirectoryDownFromTheStart(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "new")
+		s.setDown(true)
+		s.hook("alice", "new")
+		s.start()
+		s.after(5 * time.Minute)
+		if _, _, dials := s.counts(); dials < 150 || dials > 170 {
+			s.Errorf("%d dials in five minutes", dials)
+		}
+		s.expectWaiting(1)
+		s.setDown(false)
+		s.after(lastRedial + ms)
+		s.expect("alice=new")
+		s.expectEvents(map[string]uint64{"directory-down": 1, "directory-up": 1})
+	})
+}
+
+// An outage in the middle of handing over: the filter could not be asked.
+func TestDirectoryGoesDownBetweenProofAndRoute(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(time.Minute)
+		s.latency = 10 * ms
+		s.set(alice, "new")
+		s.hook("alice", "new")
+		s.after(15 * ms) // the search is answered, the filter's is on its way
+		s.setDown(true)
+		s.after(time.Hour)
+		s.expectWaiting(1)
+		s.expect()
+		s.setDown(false)
+		s.after(lastRedial + time.Second)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+	})
+}
+
+func TestCrashAtEachStep(t *testing.T) {
+	for name, prepare := range map[string]func(s *site, c change.Change, whole []byte){
+		"before put":              func(*site, change.Change, []byte) {},
+		"in the middle of put":    func(s *site, c change.Change, whole []byte) { s.leave(c.FileName(), whole[:len(whole)/2]) },
+		"at the beginning of put": func(s *site, c change.Change, whole []byte) { s.leave(c.FileName(), nil) },
+		"between put and remove":  func(s *site, c change.Change, whole []byte) { s.leave(c.FileName(), whole) },
+		"under an earlier stamp": func(s *site, c change.Change, _ []byte) {
+			c.Stamp.Version--
+			whole, _ := c.Marshal()
+			s.leave(c.FileName(), whole)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				alice := s.create("alice", "old")
+				s.set(alice, "new")
+				s.hook("alice", "new")
+				s.start()
+				s.after(time.Second)
+				left := s.list(s.outgoing, change.Suffix)
+				b, err := os.ReadFile(left[0])
+				if err != nil || len(left) != 1 {
+					s.Fatal(left, err)
+				}
+				c, err := change.Parse(b)
+				if err != nil {
+					s.Fatal(err)
+				}
+				s.stop()
+
+				// The same once more, as the crash leaves it.
+				if err := os.Remove(left[0]); err != nil {
+					s.Fatal(err)
+				}
+				again, file := s.captured("alice", "new")
+				c.Capture, c.Captured = again.ID.String(), again.Time
+				parsed, err := capture.Parse(file)
+				if err != nil {
+					s.Fatal(err)
+				}
+				c.Header, c.SecretBox = parsed.Raw, parsed.SecretBox
+				whole, err := c.Marshal()
+				if err != nil {
+					s.Fatal(err)
+				}
+				s.write(again.FileName(), file)
+				prepare(s, c, whole)
+				s.start()
+				s.after(time.Second)
+				s.expectWaiting(0)
+				for _, file := range s.list(s.outgoing, change.Suffix) {
+					b, _ := os.ReadFile(file)
+					if c, err := change.Parse(b); err != nil || !c.Stamp.Equal(s.stamp(alice)) {
+						s.Errorf("%s is %v, %v", file, c.Stamp, err)
+					}
+				}
+				s.expect("alice=new")
+			})
+		})
+	}
+}
+
+func (s *site) leave(name string, b []byte) {
+	s.Helper()
+	if err := os.WriteFile(filepath.Join(s.outgoing, name), b, 0o600); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func TestStopWhileCapturesWait(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.latency = 10 * ms
+		s.start()
+		s.hook("alice", "new")
+		s.after(15 * ms)
+		s.stop()
+		s.set(alice, "new")
+		s.start()
+		s.after(time.Second)
+		s.expect("alice=new")
+	})
+}
+
+func TestDeletedAccount(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.hook("alice", "new")
+		s.after(50 * ms)
+		s.remove(alice)
+		s.after(10 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 1})
+	})
+}
+
+func TestUnwantedAccounts(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("admin", "new", "adminCount=1")
+		s.create("service", "new", "mail=")
+		s.start()
+		s.hook("admin", "new")
+		s.hook("service", "new")
+		s.after(time.Second)
+		s.expect()
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"unwanted": 2, "proven": 0, "never-committed": 0})
+		for _, why := range []string{"the account matches exclude", "cloud: the account has no mail"} {
+			if !strings.Contains(s.log.String(), why) {
+				s.Errorf("the log does not say %q", why)
+			}
+		}
+	})
+}
+
+func TestOneOfTwoTargets(t *testing.T) {
+	test(t, func(s *site) {
+		routes, err := route.New([]route.Target{{Name: "cloud", UserAttribute: "mail"}, {Name: "paper", UserAttribute: "fax"}}, route.Scope{})
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.routes = routes
+		s.create("alice", "new")
+		s.start()
+		s.hook("alice", "new")
+		s.after(time.Second)
+		s.expect("alice=new")
+		s.expectEvents(map[string]uint64{"proven": 1, "skipped": 1, "unwanted": 0})
+	})
+}
+
+// The capture names alice; before it is looked at she is called alicia.
+func TestRenamedBetweenCaptureAndProof(t *testing.T) {
+	for name, agentRuns := range map[string]bool{"while the agent runs": true, "while it is down": false} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				alice := s.create("alice", "old")
+				s.start()
+				s.after(5 * time.Minute)
+				if agentRuns {
+					s.latency = 10 * ms
+				} else {
+					s.stop()
+				}
+				s.hook("alice", "new")
+				s.set(alice, "new")
+				s.rename(alice, "alicia")
+				if !agentRuns {
+					s.after(time.Hour)
+					s.start()
+				}
+				s.after(2 * time.Second)
+				s.expect("alicia=new")
+				s.after(10 * time.Minute)
+				s.expect()
+				s.expectWaiting(0)
+				s.expectEvents(map[string]uint64{"proven": 1, "never-committed": 0})
+			})
+		})
+	}
+}
+
+// Samba before 4.11 tells no name.
+func TestCapturesWithoutName(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.create("carol", "same") // has had that password for long: nobody captured hers now
+		s.start()
+		s.after(5 * time.Minute)
+		s.hook("", "one")
+		s.after(50 * ms)
+		s.set(alice, "one")
+		s.after(10 * ms)
+		s.expect("alice=one")
+
+		// Two accounts get the same password at once. Each is served, by either capture.
+		s.hook("", "same")
+		s.hook("", "same")
+		s.after(50 * ms)
+		s.set(alice, "same")
+		s.set(bob, "same")
+		s.after(10 * ms)
+		s.expect("alice=same", "alice=same", "bob=same", "bob=same")
+
+		s.hook("", "forged")
+		s.after(10 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 1})
+	})
+}
+
+// The agent dies after the watch saw the account and before the capture was proven.
+func TestCaptureWithoutNameAfterACrash(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(5 * time.Minute)
+		file := ""
+		s.set(alice, "new")
+		{
+			h, b := s.captured("", "new")
+			file = h.FileName()
+			s.after(3 * time.Second)
+			s.stop() // it has seen the stamp, and the capture was never noticed
+			s.write(file, b)
+		}
+		s.sighted()
+		s.start()
+		s.after(time.Second)
+		s.expect("alice=new")
+		if _, scans, _ := s.counts(); s.scans[scans-1] == 0 {
+			s.Error("the whole domain was read again")
+		}
+	})
+}
+
+// Long after the change, and with the watch's position lost: the whole domain is read, and the stamp's time finds the account.
+func TestCaptureWithoutNameAndPosition(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		for n := range 50 {
+			s.create(fmt.Sprint("other", n), "new")
+		}
+		s.after(24 * time.Hour)
+		s.hook("", "new")
+		s.after(50 * ms)
+		s.set(alice, "new")
+		s.after(24 * time.Hour)
+		s.start()
+		s.after(5 * time.Second)
+		s.expect("alice=new")
+		if looks, _, _ := s.counts(); looks > 3 {
+			s.Errorf("%d accounts were looked up", looks)
+		}
+		s.after(time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 1, "never-committed": 0})
+	})
+}
+
+// An outage longer than the timeout: the accounts that moved meanwhile are looked at before the capture is given up.
+func TestCaptureWithoutNameOverAnOutage(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(5 * time.Minute)
+		s.latency = 5 * ms
+		s.hook("", "new")
+		s.after(20 * ms)
+		s.setDown(true)
+		s.set(alice, "new")
+		s.after(time.Hour)
+		s.setDown(false)
+		s.after(lastRedial + time.Second)
+		s.expect("alice=new")
+		s.after(time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 0})
+	})
+}
+
+func TestNoHashIsStored(t *testing.T) {
+	test(t, func(s *site) {
+		s.storesNone = true
+		s.create("alice", "new")
+		s.start()
+		if got := s.agent.Status().Directory.NTHash; got != "unknown" {
+			s.Errorf("at first, hashes are %s", got)
+		}
+		s.hook("alice", "new")
+		s.after(time.Second)
+		s.expectWaiting(1)
+		s.expectEvents(map[string]uint64{"hash-missing": 1, "unprovable": 0})
+		if got := s.agent.Status().Directory.NTHash; got != "missing" {
+			s.Errorf("then, hashes are %s", got)
+		}
+		s.after(10 * time.Minute)
+		s.expectWaiting(0)
+		s.expect()
+		s.expectEvents(map[string]uint64{"hash-missing": 1, "unprovable": 1, "never-committed": 0})
+	})
+}
+
+// A DC that answers, but not the question, proves nothing in either direction.
+func TestRefusedSearch(t *testing.T) {
+	test(t, func(s *site) {
+		s.refuses = map[string]bool{"odd": true}
+		s.start()
+		h := s.hook("odd", "new")
+		s.after(119 * time.Second)
+		s.expectWaiting(1)
+		s.after(7 * time.Second)
+		s.expectWaiting(0)
+		if _, err := os.Stat(filepath.Join(s.incoming, "damaged", h.FileName())); err != nil {
+			s.Errorf("the capture was not set aside: %v", err)
+		}
+		s.expectEvents(map[string]uint64{"capture-damaged": 1, "never-committed": 0})
+	})
+}
+
+func TestDamagedCaptures(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "new")
+		s.start()
+		torn, whole := s.captured("alice", "new")
+		s.write(torn.FileName(), whole[:100])
+		later, rest := s.captured("alice", "new")
+		s.write(later.FileName(), rest[:100])
+		flipped, b := s.captured("alice", "new")
+		b[len(b)/3] ^= 1
+		s.write(flipped.FileName(), b)
+		s.after(10 * time.Second)
+		s.expectEvents(map[string]uint64{"capture-damaged": 1}) // a flipped bit does not heal
+
+		// One is finished at last; the other never is.
+		if err := os.WriteFile(filepath.Join(s.incoming, later.FileName()), rest, 0o600); err != nil {
+			s.Fatal(err)
+		}
+		s.tick()
+		s.after(ms)
+		s.expect("alice=new")
+		s.after(10 * time.Second)
+		s.tick()
+		s.after(ms)
+		s.expectWaiting(0)
+		if got := len(s.list(filepath.Join(s.incoming, "damaged"), "")); got != 2 {
+			s.Errorf("%d files are set aside", got)
+		}
+		s.expectEvents(map[string]uint64{"capture-damaged": 2, "proven": 1})
+	})
+}
+
+func TestCaptureOfAnotherKey(t *testing.T) {
+	test(t, func(s *site) {
+		s.start()
+		mine := agentKey
+		agentKey = mustGenerate()
+		h, b := s.captured("alice", "new")
+		agentKey = mine
+		s.write(h.FileName(), b)
+		s.after(ms)
+		s.expectWaiting(0)
+		if !strings.Contains(s.log.String(), seal.ErrOtherKey.Error()) {
+			s.Errorf("log:\n%s", s.log.String())
+		}
+	})
+}
+
+// The wall clock is set while captures wait, so their times lie far away in either direction.
+func TestClockJumps(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"ahead": -24 * time.Hour, "back": 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				alice := s.create("alice", "old")
+				s.start()
+				for _, password := range []string{"new", "never"} {
+					h := capture.Header{ID: capture.NewID(), Time: time.Now().Add(jump).UTC().Round(0), Host: "dc1", Account: "alice"}
+					raw, _ := h.Marshal()
+					proofBox, err1 := seal.Close(agentKey.Public(), capture.ProofInfo(raw), box.EncodeNTHash([16]byte(hash(password))))
+					secretBox, err2 := seal.Close(forwarderKey.Public(), capture.SecretInfo(raw), []byte(password))
+					if err1 != nil || err2 != nil {
+						s.Fatal(err1, err2)
+					}
+					s.write(h.FileName(), capture.Encode(raw, proofBox, secretBox))
+				}
+				s.after(10 * time.Second)
+				s.set(alice, "new")
+				s.after(2 * time.Second)
+				s.expect("alice=new")
+				s.expectWaiting(1)
+				s.after(3 * time.Minute)
+				s.expectWaiting(0)
+			})
+		})
+	}
+}
+
+// 20,000 captures that nobody will ever prove, each in another name, and a DC that works off a thousand searches a second.
+func TestFloodDelaysNobody(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.latency = ms
+		s.start()
+		s.after(time.Second)
+		flood := func(n int, name func(n int) string) {
+			for i := range n {
+				evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
+				if err != nil {
+					s.Fatal(err)
+				}
+				h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: name(i)}
+				s.agent.docket.add(&pending{file: h.FileName(), header: h, seen: time.Now(), evidence: evidence})
+			}
+		}
+		flood(10_000, func(n int) string { return fmt.Sprint("ghost", n) })
+		s.hook("alice", "new")
+		s.after(5 * ms)
+		flood(10_000, func(n int) string { return fmt.Sprint("spectre", n) })
+		s.after(50 * ms)
+		before, _, _ := s.counts()
+		s.set(alice, "new")
+		for len(s.changes()) == 0 {
+			s.after(ms)
+			if looks, _, _ := s.counts(); looks-before > 1200 {
+				s.Fatalf("%d looks, and alice has not been served", looks-before)
+			}
+		}
+		s.expect("alice=new")
+
+		// A fresh capture has its look at once, flood or not. The line before it is what the DC is already working on.
+		s.set(bob, "new")
+		before, _, _ = s.counts()
+		s.hook("bob", "new")
+		for len(s.changes()) == 0 {
+			s.after(ms)
+			if looks, _, _ := s.counts(); looks-before > 3*maxLooks {
+				s.Fatalf("%d looks, and bob has not been served", looks-before)
+			}
+		}
+		s.expect("bob=new")
+	})
+}
+
+// Captures in one name cost one search for all of them.
+func TestFloodInOneName(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(time.Second)
+		for range 300 {
+			s.hook("alice", "forged")
+		}
+		s.hook("alice", "new")
+		s.set(alice, "new")
+		s.after(ms)
+		s.expect("alice=new")
+		before, _, _ := s.counts()
+		s.after(10 * time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 300})
+		if looks, _, _ := s.counts(); looks-before > 150 {
+			s.Errorf("%d looks", looks-before)
+		}
+	})
+}
+
+// Made-up names do not have accounts looked up that moved before.
+func TestOrphansCostNoLooksAtOthers(t *testing.T) {
+	test(t, func(s *site) {
+		var guids []dsdb.GUID
+		for n := range 1000 {
+			guids = append(guids, s.create(fmt.Sprint("user", n), "old"))
+		}
+		s.start()
+		s.after(time.Minute)
+		for _, guid := range guids {
+			s.set(guid, "new")
+		}
+		s.after(5 * time.Second)
+		for range 10 {
+			s.hook("nobody", "x")
+			s.after(2 * time.Second)
+		}
+		for _, looked := range s.looks {
+			if looked != "nobody" {
+				s.Fatalf("%s was looked up", looked)
+			}
+		}
+	})
+}
+
+func TestFolderCannotBeWritten(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "new")
+		s.start()
+		s.after(time.Second)
+		blocked := s.outgoing + ".away"
+		if err := os.Rename(s.outgoing, blocked); err != nil {
+			s.Fatal(err)
+		}
+		s.hook("alice", "new")
+		s.after(10 * time.Minute)
+		s.expectWaiting(1) // proven: it is kept, however long that takes
+		s.expectEvents(map[string]uint64{"agent-trouble": 2, "proven": 0, "never-committed": 0})
+		if err := os.Rename(blocked, s.outgoing); err != nil {
+			s.Fatal(err)
+		}
+		s.after(6 * time.Second)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+	})
+}
+
+func TestFileTakenAway(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		h := s.hook("alice", "new")
+		s.after(10 * ms)
+		if err := os.Remove(filepath.Join(s.incoming, h.FileName())); err != nil {
+			s.Fatal(err)
+		}
+		s.set(alice, "new")
+		s.after(time.Second)
+		s.expect()
+		s.expectWaiting(0)
+	})
+}
+
+func TestNoHashInTheLog(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "Correct-Horse-9")
+		s.start()
+		s.hook("alice", "Correct-Horse-9")
+		s.hook("alice", "Wrong-Horse-9")
+		s.hook("", "Lost-Horse-9")
+		s.after(10 * time.Minute)
+		s.expect("alice=Correct-Horse-9")
+		for _, password := range []string{"Correct-Horse-9", "Wrong-Horse-9", "Lost-Horse-9"} {
+			h := hash(password)
+			for _, shape := range []string{password, string(h), hex.EncodeToString(h), strings.ToUpper(hex.EncodeToString(h)), fmt.Sprint(h)} {
+				if strings.Contains(s.log.String(), shape) {
+					s.Errorf("the log holds %q", shape)
+				}
+			}
+		}
+	})
+}
+
+func TestNewRefusesMissingFolders(t *testing.T) {
+	dir := t.TempDir()
+	for _, o := range []Options{{Incoming: dir + "/missing", Outgoing: dir}, {Incoming: dir, Outgoing: dir + "/missing"}} {
+		if _, err := New(o); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%+v: %v", o.Incoming, err)
+		}
+	}
+}
+
+// Run itself, with real notification: outside a bubble, where time is real.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	s := &site{T: t, samba: newSamba(), incoming: dir, outgoing: t.TempDir(), state: t.TempDir()}
+	s.events = event.New(slog.New(slog.DiscardHandler))
+	s.create("alice", "new")
+	routes, err := route.New([]route.Target{{Name: "cloud", UserAttribute: "mail"}}, route.Scope{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Dial: s.dial,
+		Routes: routes, Host: "dc1", Log: s.events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- agent.Run(ctx) }()
+	s.hook("alice", "new")
+	for deadline := time.Now().Add(10 * time.Second); len(s.changes()) == 0; time.Sleep(ms) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was handed over")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

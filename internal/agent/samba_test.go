@@ -1,0 +1,241 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf16"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// samba is a domain controller in memory that behaves like Samba where the agent can notice: a change is visible when it is
+// committed and not before, moves the stamp and the USN, and a connection's searches are worked off in turn.
+type samba struct {
+	turn    chan struct{} // held by the search that is worked off
+	latency time.Duration // of each search
+
+	mu         sync.Mutex
+	accounts   map[dsdb.GUID]*directory.Account
+	usn        uint64
+	invocation dsdb.GUID
+	down       bool
+	storesNone bool            // nt hash store = never
+	refuses    map[string]bool // names whose lookup is answered with an LDAP error
+	generation int             // of connections; those of an earlier one are dead
+	dials      int
+	looks      []string // names and GUIDs that were looked up
+	scans      []uint64 // USNs from which changes were read
+}
+
+func newSamba() *samba {
+	return &samba{turn: make(chan struct{}, 1), accounts: map[dsdb.GUID]*directory.Account{}, invocation: dsdb.GUID{0xdc}, usn: 4000}
+}
+
+func hash(password string) []byte {
+	var b []byte
+	for _, unit := range utf16.Encode([]rune(password)) {
+		b = append(b, byte(unit), byte(unit>>8))
+	}
+	h := dsdb.NTHash(b)
+	return h[:]
+}
+
+// create adds an account; attributes are name=value.
+func (s *samba) create(name, password string, attributes ...string) dsdb.GUID {
+	s.mu.Lock()
+	a := &directory.Account{
+		GUID:              dsdb.GUID{byte(len(s.accounts)), byte(len(s.accounts) >> 8), 0xac},
+		SAMAccountName:    name,
+		UserPrincipalName: name + "@corp.example",
+		Attributes:        map[string]string{"mail": name + "@example.com"},
+	}
+	for _, attribute := range attributes {
+		k, v, _ := strings.Cut(attribute, "=")
+		a.Attributes[strings.ToLower(k)] = v
+	}
+	s.accounts[a.GUID] = a
+	s.mu.Unlock()
+	s.set(a.GUID, password)
+	return a.GUID
+}
+
+// set commits a change of a password.
+func (s *samba) set(guid dsdb.GUID, password string) {
+	s.update(guid, func(a *directory.Account) {
+		a.NTHash = hash(password)
+		if s.storesNone {
+			a.NTHash = nil
+		}
+		a.Stamp = dsdb.Stamp{Version: a.Stamp.Version + 1, Time: time.Now().UTC().Truncate(time.Second), InvocationID: s.invocation, USN: s.usn}
+	})
+}
+
+func (s *samba) rename(guid dsdb.GUID, name string) {
+	s.update(guid, func(a *directory.Account) { a.SAMAccountName = name })
+}
+
+func (s *samba) update(guid dsdb.GUID, change func(*directory.Account)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usn++
+	s.accounts[guid].USNChanged = s.usn
+	change(s.accounts[guid])
+}
+
+func (s *samba) remove(guid dsdb.GUID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usn++
+	delete(s.accounts, guid)
+}
+
+func (s *samba) stamp(guid dsdb.GUID) dsdb.Stamp {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accounts[guid].Stamp
+}
+
+func (s *samba) setDown(down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = down
+	s.generation++
+}
+
+func (s *samba) counts() (looks, scans, dials int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.looks), len(s.scans), s.dials
+}
+
+func (s *samba) dial(context.Context) (Directory, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dials++
+	if s.down {
+		return nil, directory.ErrUnavailable
+	}
+	return &connection{s, s.generation}, nil
+}
+
+type connection struct {
+	*samba
+	generation int
+}
+
+func (c *connection) Close() error { return nil }
+
+// search waits for its turn and then runs with c.mu held.
+func (c *connection) search(ctx context.Context, run func() error) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	select {
+	case <-time.After(c.latency):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down || c.generation != c.samba.generation {
+		return fmt.Errorf("searching: %w", directory.ErrUnavailable)
+	}
+	return run()
+}
+
+func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {
+	err = c.search(ctx, func() error {
+		r = directory.Root{DNSHostName: "dc1.corp.example", HighestUSN: c.usn, InvocationID: c.invocation}
+		return nil
+	})
+	return r, err
+}
+
+func (c *connection) AccountByName(ctx context.Context, name string, attrs []string) (a directory.Account, err error) {
+	err = c.search(ctx, func() error {
+		c.looks = append(c.looks, name)
+		if c.refuses[name] {
+			return fmt.Errorf("LDAP result 1")
+		}
+		for _, found := range c.accounts {
+			if strings.EqualFold(found.SAMAccountName, name) {
+				a = project(*found, attrs)
+				return nil
+			}
+		}
+		return directory.ErrNotFound
+	})
+	return a, err
+}
+
+func (c *connection) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (a directory.Account, err error) {
+	err = c.search(ctx, func() error {
+		c.looks = append(c.looks, guid.String())
+		found := c.accounts[guid]
+		if found == nil {
+			return directory.ErrNotFound
+		}
+		a = project(*found, attrs)
+		return nil
+	})
+	return a, err
+}
+
+func project(a directory.Account, attrs []string) directory.Account {
+	all := a.Attributes
+	a.Attributes = map[string]string{}
+	for _, name := range attrs {
+		if v := all[strings.ToLower(name)]; v != "" {
+			a.Attributes[name] = v
+		}
+	}
+	return a
+}
+
+// Matches knows filters of the form (name=value).
+func (c *connection) Matches(ctx context.Context, guid dsdb.GUID, filter string) (matches bool, err error) {
+	err = c.search(ctx, func() error {
+		found := c.accounts[guid]
+		if found == nil {
+			return directory.ErrNotFound
+		}
+		name, value, _ := strings.Cut(strings.Trim(filter, "()"), "=")
+		matches = found.Attributes[strings.ToLower(name)] == value
+		return nil
+	})
+	return matches, err
+}
+
+func (c *connection) Changed(ctx context.Context, from uint64, attrs []string, each func(directory.Account) error) error {
+	var changed []directory.Account
+	err := c.search(ctx, func() error {
+		c.scans = append(c.scans, from)
+		for _, a := range c.accounts {
+			if a.USNChanged >= from {
+				found := project(*a, attrs)
+				found.NTHash = nil
+				changed = append(changed, found)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(changed, func(a, b directory.Account) int { return cmp.Compare(a.USNChanged, b.USNChanged) })
+	for _, a := range changed {
+		if err := each(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+func (s *site) expectSighted(want ...string) {
+	s.Helper()
+	if got := s.sighted(); !slices.Equal(got, want) {
+		s.Errorf("passed on: %q, want %q; log:\n%s", got, want, s.log.String())
+	}
+}
+
+func (s *site) position() string {
+	s.Helper()
+	b, err := os.ReadFile(filepath.Join(s.state, "watch.json"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestWatchPassesOnStampsThatMove(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.start()
+		s.after(ms)
+		s.expectSighted("alice@1", "bob@1")
+		s.after(10 * time.Minute)
+		s.expectSighted()
+		if _, scans, _ := s.counts(); scans != 1 {
+			s.Errorf("nothing moved, and changes were read %d times", scans)
+		}
+		s.set(bob, "new")
+		s.set(bob, "newer")
+		s.after(watchEvery)
+		s.expectSighted("bob@3")
+		s.rename(alice, "alicia") // moves the USN, and no stamp
+		s.after(watchEvery)
+		s.expectSighted()
+		s.remove(alice)
+		s.after(watchEvery)
+		s.expectSighted()
+		if status := s.agent.Status().Watch; status.USN != s.usn || status.InvocationID != s.invocation || time.Since(status.Mark) > watchEvery {
+			s.Errorf("status is %+v", status)
+		}
+	})
+}
+
+func TestAccountsWithoutPasswordAreNoSightings(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.update(alice, func(a *directory.Account) { a.Stamp = dsdb.Stamp{} })
+		s.start()
+		s.after(ms)
+		s.expectSighted()
+	})
+}
+
+// The mark covers no more than what had been passed on when it was written.
+func TestMark(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.latency = 100 * ms
+		s.start()
+		s.after(watchEvery * 10)
+		changed := time.Now()
+		s.set(alice, "new")
+		s.sighted()
+		for s.mark().AsOf.Before(changed) {
+			if seen := s.sighted(); seen != nil {
+				s.Fatalf("%q was passed on, and a step later the mark does not cover it", seen)
+			}
+			s.after(100 * ms)
+		}
+		s.expectSighted("alice@2")
+		if m := s.mark(); m.Host != "dc1" || m.InvocationID != s.invocation {
+			s.Errorf("mark is %+v", m)
+		}
+
+		s.setDown(true)
+		before := s.mark()
+		s.after(10 * time.Minute)
+		if s.mark() != before {
+			s.Error("the mark moved while the DC was down")
+		}
+		s.setDown(false)
+		s.after(lastRedial + time.Second)
+		if time.Since(s.mark().AsOf) > 2*time.Second {
+			s.Error("the mark stands still")
+		}
+	})
+}
+
+func TestWatchContinuesWhereItStood(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.create("bob", "old")
+		s.start()
+		s.after(time.Second)
+		s.expectSighted("alice@1", "bob@1")
+		if want := fmt.Sprint(`"usn":`, s.usn); !strings.Contains(s.position(), want) {
+			s.Errorf("after the first scan the position is %s, want %s", s.position(), want)
+		}
+		s.set(alice, "seen")
+		s.after(10 * time.Minute)
+		s.expectSighted("alice@2")
+		s.stop()
+		s.set(alice, "new")
+		s.start()
+		s.after(time.Second)
+		s.expectSighted("alice@3")
+		for _, from := range s.scans[1:] {
+			if from == 0 {
+				s.Error("the whole domain was read again")
+			}
+		}
+	})
+}
+
+func TestWatchBeginsAnew(t *testing.T) {
+	for name, disturb := range map[string]func(*site){
+		"another database":  func(s *site) { s.invocation = dsdb.GUID{0xdd} },
+		"USN rolled back":   func(s *site) { s.usn -= 100 },
+		"position lost":     func(s *site) { _ = os.Remove(filepath.Join(s.state, "watch.json")) },
+		"position damaged":  func(s *site) { _ = os.WriteFile(filepath.Join(s.state, "watch.json"), []byte(`{"usn":`), 0o600) },
+		"position is empty": func(s *site) { _ = os.WriteFile(filepath.Join(s.state, "watch.json"), nil, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				s.create("alice", "old")
+				s.start()
+				s.after(10 * time.Minute)
+				s.sighted()
+				s.stop()
+				disturb(s)
+				s.start()
+				s.after(time.Second)
+				s.expectSighted("alice@1")
+			})
+		})
+	}
+}
+
+// The database is restored while the agent runs: what it knew of stamps is worth nothing.
+func TestRestoredWhileRunning(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		s.start()
+		s.after(10 * time.Minute)
+		s.expectSighted("alice@1")
+		s.mu.Lock()
+		s.invocation, s.usn = dsdb.GUID{0xdd}, 9000
+		s.mu.Unlock()
+		s.after(watchEvery)
+		s.expectSighted("alice@1")
+	})
+}
+
+func TestManySightingsAreSeveralFiles(t *testing.T) {
+	test(t, func(s *site) {
+		for n := range 1001 {
+			s.create(fmt.Sprint("user", n), "old")
+		}
+		s.start()
+		s.after(ms)
+		if got := len(s.list(s.outgoing, change.SightingsSuffix)); got != 3 {
+			s.Errorf("%d files", got)
+		}
+		if got := len(s.sighted()); got != 1001 {
+			s.Errorf("%d sightings", got)
+		}
+	})
+}
+
+func TestHugeNamesFitTheFiles(t *testing.T) {
+	test(t, func(s *site) {
+		for n := range 400 {
+			s.create(fmt.Sprintf("%d%s", n, strings.Repeat("\x01", 1000)), "old") // JSON makes six bytes of each
+		}
+		s.start()
+		s.after(ms)
+		for _, file := range s.list(s.outgoing, change.SightingsSuffix) {
+			if info, err := os.Stat(file); err != nil || info.Size() > change.MaxSize {
+				s.Errorf("%v, %v", info, err)
+			}
+		}
+		if got := len(s.sighted()); got != 400 {
+			s.Errorf("%d sightings", got)
+		}
+	})
+}
+
+// Sightings that could not be stored are not lost, and nothing says that they were passed on.
+func TestWatchCannotWrite(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(time.Second)
+		s.sighted()
+		if err := os.Rename(s.outgoing, s.outgoing+".away"); err != nil {
+			s.Fatal(err)
+		}
+		s.set(alice, "new")
+		changed := time.Now()
+		s.after(10 * time.Minute)
+		if err := os.Rename(s.outgoing+".away", s.outgoing); err != nil {
+			s.Fatal(err)
+		}
+		if m := s.mark(); m.AsOf.After(changed) {
+			s.Errorf("the mark says %v, after the change at %v", m.AsOf, changed)
+		}
+		s.after(watchEvery)
+		s.expectSighted("alice@2")
+		s.expectEvents(map[string]uint64{"agent-trouble": 1})
+	})
+}
