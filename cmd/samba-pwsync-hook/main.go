@@ -7,8 +7,7 @@
 // The way: configuration → password (stdin, to its end) and names (environment) → policy → two sealed boxes → one file in
 // spool/incoming, on disk before the exit code. A password that the policy refuses is not kept.
 //
-// Exit codes: 0 the password may be set, 1 it may not, 2 it cannot be stored (only with on_capture_error = "refuse") or the
-// command line is wrong. Each run sends one line to syslog; the streams stay empty, since Samba throws them away.
+// Exit codes: 0 the password may be set, 1 it may not, 2 it cannot be stored (only with on_capture_error = "refuse"). Each run sends one line to syslog; the streams stay empty, since Samba throws them away.
 //
 // Whom it trusts: the configuration and the state folder, which are root's. Neither the names (any domain user can have Samba
 // ask in anybody's name, by SamrValidatePassword) nor the password's bytes. An exit of 0 proves nothing: Samba may
@@ -57,6 +56,7 @@ func main() {
 // run is the program: its result is the exit code. log takes the one line of a run.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string, log func(line)) int {
 	file := config.DefaultFile
+	var misused error
 	switch {
 	case len(args) == 0:
 	case len(args) == 2 && args[0] == "--config":
@@ -71,10 +71,15 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 		return checkpassword.Accept
 	default:
 		fmt.Fprint(stderr, usage)
-		log(line{verdict: failed, severity: severityError, err: errUsage})
-		return checkpassword.Fail
+		if isTerminal(stdin) {
+			return checkpassword.Fail
+		}
+		misused = errUsage // a slip in smb.conf is one in the configuration: nobody is locked out, no rule is left out
 	}
 	l := answer(file, stdin, getenv)
+	if misused != nil {
+		l.config = misused
+	}
 	log(l)
 	switch l.verdict {
 	case accepted:
@@ -91,6 +96,16 @@ var (
 	errLate     = errors.New("it hangs")
 	errInternal = errors.New("internal fault")
 )
+
+// isTerminal reports whether a person, and not Samba, is at the other end.
+func isTerminal(stdin io.Reader) bool {
+	f, ok := stdin.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
 
 // answer does what a run is for, and returns what is to be said about it.
 func answer(file string, stdin io.Reader, getenv func(string) string) (l line) {

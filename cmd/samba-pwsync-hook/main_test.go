@@ -365,10 +365,10 @@ func TestCommandLine(t *testing.T) {
 		{"--version", 0, "samba-pwsync-hook 1.2.3\n", "", 0},
 		{"--help", 0, usage, "", 0},
 		{"--config=" + s.config, 0, "", "", 1},
-		{"--config", 2, "", usage, 1},
-		{"-config x", 2, "", usage, 1},
-		{"--config x y", 2, "", usage, 1},
-		{"alice", 2, "", usage, 1},
+		{"--config", 0, "", usage, 1},
+		{"-config x", 0, "", usage, 1},
+		{"--config x y", 0, "", usage, 1},
+		{"alice", 0, "", usage, 1},
 	} {
 		cmd := s.command(good, alice)
 		cmd.Args[2] = "exec " + hook + " " + tc.args
