@@ -42,14 +42,13 @@ func testKilled(t *testing.T) {
 		(&user{name: name}).waitFor(t, p[0])
 	}
 
+	began := time.Now()
 	var killed atomic.Int32
 	done := make(chan error, 1)
 	go func() {
 		for range kills {
-			// Up to 1.5 s: the supervisor waits a second before it starts again what died young, so that is an interval in
-			// which serve is down, starting, or at work.
-			time.Sleep(time.Duration(rand.Int64N(int64(1500 * time.Millisecond))))
-			if err := company.DC.KillServe(ctx); err != nil {
+			// From before it has opened its files to long after it has nothing left to do.
+			if err := company.DC.KillServe(ctx, time.Duration(rand.Int64N(int64(600*time.Millisecond)))); err != nil {
 				done <- err
 				return
 			}
@@ -57,17 +56,30 @@ func testKilled(t *testing.T) {
 		}
 		done <- nil
 	}()
-	// As many changes as kills: each waits for its turn, then for a random moment after it.
+	// As many changes as kills: each waits for its kill, then for a random moment while serve is down (a second), comes up or
+	// works.
 	for i, name := range order {
 		for killed.Load() < int32(i) && len(done) == 0 {
 			time.Sleep(5 * time.Millisecond)
 		}
-		time.Sleep(time.Duration(rand.Int64N(int64(300 * time.Millisecond))))
+		time.Sleep(time.Duration(rand.Int64N(int64(1400 * time.Millisecond))))
 		password := company.NewPassword()
 		passwords[name] = append(passwords[name], password)
 		must(t, admin.Reset(name, password))
 	}
 	must(t, <-done)
+	events, err := company.DC.Events(ctx)
+	must(t, err)
+	starts := 0
+	for _, e := range events {
+		if e.Name == "directory-up" && e.Time.After(began) {
+			starts++
+		}
+	}
+	t.Logf("%d kills; serve found the directory %d times in between", kills, starts)
+	if starts < kills/2 {
+		t.Errorf("serve found the directory only %d times between %d kills, so this test shows little", starts, kills)
+	}
 
 	for name, p := range passwords {
 		(&user{name: name}).waitFor(t, p[len(p)-1])

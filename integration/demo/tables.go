@@ -48,27 +48,32 @@ func (d *demo) arrives(ctx context.Context) error {
 	}
 	d.print("\nWhat changes in the domain arrives at both clouds (times since the hook took the password)\n")
 	d.table(table)
-	d.print("\n    The DC answers when its program has ended; a program of its own, as samba-tool is, takes longer to end than the delivery.")
+	d.print("\n    \"DC answers\" is when the command that made the change has ended; samba-tool takes longer to end than the delivery takes.")
 	return nil
 }
 
-// way is when the hook took the last proven password of a user, and when the agent had proven it.
+// way is when the hook took the last proven password of a user, and when the agent had proven it and handed it on.
 func (d *demo) way(ctx context.Context, user string) (captured, proven time.Time, err error) {
 	events, err := d.DC.Events(ctx)
 	if err != nil {
 		return captured, proven, err
 	}
+	capture := ""
 	for _, e := range events {
-		if e.Name == "proven" && e.Fields["account"] == user {
-			took, err := time.ParseDuration(e.Fields["took"])
+		switch {
+		case e.Fields["account"] != user:
+		case e.Name == "proven":
+			capture, proven = e.Fields["capture"], e.Time
+		case e.Name == "delivered" && e.Fields["capture"] == capture:
+			took, err := time.ParseDuration(e.Fields["took"]) // since the hook took it
 			if err != nil {
 				return captured, proven, fmt.Errorf("reading serve's log: %w", err)
 			}
-			captured, proven = e.Time.Add(-took), e.Time
+			captured = e.Time.Add(-took)
 		}
 	}
 	if captured.IsZero() {
-		return captured, proven, fmt.Errorf("reading serve's log: no proven change of %s", user)
+		return captured, proven, fmt.Errorf("reading serve's log: no delivery to %s", user)
 	}
 	return captured, proven, nil
 }

@@ -119,8 +119,18 @@ func (dc *DC) StopServe(ctx context.Context) error {
 	return dc.service(ctx, "-w", "20", "down", "samba-pwsync")
 }
 
-// KillServe sends SIGKILL to samba-pwsync serve; its supervisor starts it again.
-func (dc *DC) KillServe(ctx context.Context) error { return dc.service(ctx, "kill", "samba-pwsync") }
+// KillServe waits until samba-pwsync serve runs, lets it live a little longer, and sends it SIGKILL. Its supervisor starts it
+// again, a second later if it died young.
+func (dc *DC) KillServe(ctx context.Context, later time.Duration) error {
+	_, err := dc.Exec(ctx, "", "sh", "-c", `
+		until pid=$(cat /etc/service/samba-pwsync/supervise/pid) && [ -n "$pid" ]; do sleep 0.01; done
+		sleep "$1"
+		kill -KILL "$pid"`, "sh", fmt.Sprintf("%.3f", later.Seconds()))
+	if err != nil {
+		return fmt.Errorf("killing serve: %w", err)
+	}
+	return nil
+}
 
 // StopSamba stops Samba and waits until it is gone.
 func (dc *DC) StopSamba(ctx context.Context) error {
