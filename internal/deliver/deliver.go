@@ -43,6 +43,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool/notify"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 const (
@@ -164,21 +165,49 @@ func (f *Forwarder) recall() error {
 	return f.ledger.See(sightings...)
 }
 
-// stillCurrent reports whether the leased item is the newest that is known of its account; otherwise the item is dropped.
-func (f *Forwarder) stillCurrent(ctx context.Context, lease queue.Lease) bool {
+// wanted reports whether the leased item is to be sent: it is the newest that is known of its account, and nothing final has
+// come of it yet. Otherwise it returns the lease.
+func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 	guid := lease.Account.GUID
-	current := false
-	f.persist(ctx, "asking the ledger", func() error {
-		newest, err := f.ledger.Newest(guid)
-		if err != nil {
+	var newest dsdb.Stamp
+	var last ledger.Entry
+	known := f.persist(ctx, "asking the ledger", func() (err error) {
+		if newest, err = f.ledger.Newest(guid); err != nil {
 			return err
 		}
-		if current = lease.Stamp.Compare(newest) >= 0; current {
-			return nil
-		}
-		return f.supersede(change.Sighting{Account: lease.Account, Stamp: newest})
+		last, err = f.ledger.Last(lease.Target, guid)
+		return err
 	})
-	return current && f.queue.Current(lease)
+	switch {
+	case !known:
+		f.queue.Release(lease)
+	case lease.Stamp.Compare(newest) < 0:
+		f.persist(ctx, "dropping items", func() error {
+			return f.supersede(change.Sighting{Account: lease.Account, Stamp: newest})
+		})
+		f.queue.Release(lease)
+	case lease.Stamp.Compare(last.Stamp) <= 0:
+		// The last run ended after it had written this down, and before it dropped the item.
+		f.finish(ctx, lease, last.Class, last.Reason)
+	case !f.queue.Current(lease):
+		f.queue.Release(lease)
+	default:
+		return true
+	}
+	return false
+}
+
+// finish drops or parks an item, as its outcome in the ledger says, and then shreds the secret.
+func (f *Forwarder) finish(ctx context.Context, lease queue.Lease, class target.Class, reason string) {
+	finished := f.persist(ctx, "finishing an item", func() error {
+		if class == target.NoUser || class == target.Rejected {
+			return f.queue.Park(lease, class, reason)
+		}
+		return f.queue.Done(lease)
+	})
+	if finished {
+		f.shred(lease.File)
+	}
 }
 
 // open returns the item's password, which the caller destroys. Errors: errGone, change.ErrDamaged, seal's, and what reading
@@ -223,17 +252,14 @@ func (f *Forwarder) persist(ctx context.Context, doing string, write func() erro
 	}
 }
 
-// shred destroys a change's file if no item needs it any more, and reports whether all is as it should be. What it cannot
-// destroy, the intake meets again.
-func (f *Forwarder) shred(file string) bool {
+// shred destroys a change's file if no item needs it any more. What it cannot destroy, the intake meets again.
+func (f *Forwarder) shred(file string) {
 	if file == "" || f.queue.Needs(file) {
-		return true
+		return
 	}
 	if err := f.changes.Remove(file); err != nil {
 		f.log.ForwarderTrouble("shredding a change", err)
-		return false
 	}
-	return true
 }
 
 func (f *Forwarder) setAside(s *spool.Spool, file string, why error) {

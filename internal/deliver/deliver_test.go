@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
@@ -724,4 +725,68 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := New(twice); err == nil || !strings.Contains(err.Error(), `"google" is given twice`) {
 		t.Errorf("a target twice: %v", err)
 	}
+}
+
+// A database that turns out to be damaged ends the run; the next one repairs it, and nothing is lost.
+func TestDamagedDatabaseEndsTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.put(w.change(1, 1, "google"))
+		w.pass(2 * time.Second)
+		path := filepath.Join(w.dir, "ledger.db")
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte(`"attempts":1`), []byte(`"attempts":7`)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.put(w.change(1, 2, "google"))
+		if err := <-w.ended; !errors.Is(err, boltfile.ErrDamaged) {
+			t.Errorf("ended with %v", err)
+		}
+		w.halt()
+		w.close()
+		w.places["google"].holds(1, 1)
+		w.start()
+		w.watched()
+		w.pass(5 * time.Second)
+		w.places["google"].holds(1, 2)
+		w.happened("values-damaged", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// As long as the outcome cannot be written down, the item is neither sent again nor forgotten.
+func TestUnwritableState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		w.put(w.change(1, 1, "google"))
+		p.answers(func(context.Context, string, string) error { return w.queue.Close() }) // accepts, and then:
+		w.start()
+		w.watched()
+		w.pass(10 * time.Minute)
+		if n := len(p.asked()); n != 1 {
+			t.Errorf("sent %d times", n)
+		}
+		if w.log.Counters()["forwarder-trouble"] == 0 {
+			t.Error("nobody was told")
+		}
+		if len(w.files()) != 1 {
+			t.Error("the secret was shredded before it was written down that it may be")
+		}
+		w.stop()
+		w.start()
+		w.pass(2 * time.Minute)
+		if n := len(p.asked()); n != 1 {
+			t.Errorf("sent %d times", n)
+		}
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
 }

@@ -201,7 +201,7 @@ func (f *Forwarder) items(file string, c change.Change) (items []queue.Item, err
 			f.log.UnknownTarget(route.Target, c.Account)
 			continue
 		}
-		settled, err := f.ledger.Settled(route.Target, c.Account.GUID)
+		last, err := f.ledger.Last(route.Target, c.Account.GUID)
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +214,7 @@ func (f *Forwarder) items(file string, c change.Change) (items []queue.Item, err
 			item.Proven = now // a clock that runs ahead must not make the proof last longer
 		}
 		switch {
-		case c.Stamp.Compare(settled) <= 0:
+		case c.Stamp.Compare(last.Stamp) <= 0:
 		case c.Stamp.Compare(newest) < 0:
 			f.log.Superseded(route.Target, c.Account, c.Stamp.Version, newest.Version)
 		case now.Sub(c.Captured) > f.ttl:

@@ -140,9 +140,8 @@ func (l *lane) check(ctx context.Context) {
 // attempt tries the leased item once and returns the lease.
 func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done func(error)) {
 	f, item := l.f, lease.Item
-	if !f.stillCurrent(ctx, lease) {
+	if !f.wanted(ctx, lease) {
 		done(errUnused)
-		f.queue.Release(lease)
 		return
 	}
 	password, err := f.open(item)
@@ -185,17 +184,16 @@ func (l *lane) settle(ctx context.Context, lease queue.Lease, err error) {
 		Target: l.name, User: item.User, Account: item.Account, Stamp: item.Stamp, Class: class, Reason: reason, At: now, Attempts: a.Number,
 	}
 	switch class {
-	case target.Delivered:
-		f.log.Delivered(a)
-		l.times.add(a.Took)
-		_ = f.persist(ctx, "recording a delivery", func() error { return f.ledger.Record(outcome) }) &&
-			f.persist(ctx, "finishing an item", func() error { return f.queue.Done(lease) }) &&
-			f.shred(item.File)
-	case target.NoUser, target.Rejected:
-		f.log.Parked(a, class, err)
-		_ = f.persist(ctx, "recording a refusal", func() error { return f.ledger.Record(outcome) }) &&
-			f.persist(ctx, "parking an item", func() error { return f.queue.Park(lease, class, reason) }) &&
-			f.shred(item.File)
+	case target.Delivered, target.NoUser, target.Rejected:
+		if class == target.Delivered {
+			f.log.Delivered(a)
+			l.times.add(a.Took)
+		} else {
+			f.log.Parked(a, class, err)
+		}
+		if f.persist(ctx, "recording an outcome", func() error { return f.ledger.Record(outcome) }) {
+			f.finish(ctx, lease, class, reason)
+		}
 	case target.Denied:
 		f.persist(ctx, "postponing an item", func() error { return f.queue.Postpone(lease, class, reason) })
 	default:

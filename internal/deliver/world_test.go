@@ -40,6 +40,8 @@ type world struct {
 	f       *Forwarder
 	queue   *queue.Queue
 	ledger  *ledger.Ledger
+	ended   <-chan error // of a run that ends by itself; halt then ends the rest
+	halt    func()
 	stop    func()
 	unwatch func()
 }
@@ -57,10 +59,15 @@ func newWorld(t testing.TB, names ...string) *world {
 		w.places[name] = &place{TB: t, held: map[string]string{}, busy: map[string]bool{}}
 		w.targets = append(w.targets, Target{Name: name, Target: w.places[name]})
 	}
-	if err := os.Mkdir(w.outgoing(), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	w.mkdir()
 	return w
+}
+
+func (w *world) mkdir() {
+	w.Helper()
+	if err := os.Mkdir(w.outgoing(), 0o700); err != nil {
+		w.Fatal(err)
+	}
 }
 
 // memory makes a folder in memory where there is one: hours of simulated time are thousands of fsyncs.
@@ -120,6 +127,7 @@ func (w *world) start() {
 	})
 	ended := make(chan error)
 	go func() { ended <- w.f.run(ctx, ticks) }()
+	w.ended, w.halt = ended, cancel
 	w.stop = func() {
 		w.Helper()
 		cancel()

@@ -142,20 +142,9 @@ func merge(old, e Entry) Entry {
 	return e
 }
 
-// Settled returns the newest stamp with a final outcome for the account at the target; the zero stamp if there was none.
-// A change that is not newer need not be tried again.
-func (l *Ledger) Settled(name string, guid dsdb.GUID) (dsdb.Stamp, error) {
-	e, err := l.entry(name, guid)
-	return e.Stamp, err
-}
-
-// DeliveredStamp returns the stamp of the password that the target holds from us; the zero stamp if it holds none.
-func (l *Ledger) DeliveredStamp(name string, guid dsdb.GUID) (dsdb.Stamp, error) {
-	e, err := l.entry(name, guid)
-	return e.Delivered, err
-}
-
-func (l *Ledger) entry(name string, guid dsdb.GUID) (e Entry, err error) {
+// Last returns the last outcome for the account at the target; the zero Entry if there was none. A change whose stamp is not
+// newer than the entry's need not be tried again.
+func (l *Ledger) Last(name string, guid dsdb.GUID) (e Entry, err error) {
 	err = l.db.View(func(tx boltfile.Tx) error {
 		_, err := tx.Get(outcomes, entryKey(guid, name), &e)
 		return err
@@ -164,6 +153,12 @@ func (l *Ledger) entry(name string, guid dsdb.GUID) (e Entry, err error) {
 		return Entry{}, fmt.Errorf("reading outcome: %w", err)
 	}
 	return e, nil
+}
+
+// DeliveredStamp returns the stamp of the password that the target holds from us; the zero stamp if it holds none.
+func (l *Ledger) DeliveredStamp(name string, guid dsdb.GUID) (dsdb.Stamp, error) {
+	e, err := l.Last(name, guid)
+	return e.Delivered, err
 }
 
 // Entries returns the outcomes of one account, sorted by target.

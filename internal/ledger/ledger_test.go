@@ -63,7 +63,7 @@ func record(t *testing.T, l *Ledger, entries ...Entry) {
 
 func versions(t *testing.T, l *Ledger, name string, n byte) (settled, delivered, newest int) {
 	t.Helper()
-	s, err := l.Settled(name, dsdb.GUID{n})
+	last, err := l.Last(name, dsdb.GUID{n})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func versions(t *testing.T, l *Ledger, name string, n byte) (settled, delivered,
 	if err != nil {
 		t.Fatal(err)
 	}
-	return int(s.Version), int(d.Version), int(w.Version)
+	return int(last.Stamp.Version), int(d.Version), int(w.Version)
 }
 
 func TestRecord(t *testing.T) {
