@@ -21,6 +21,9 @@ import (
 
 var errDown = errors.New("connection refused")
 
+// quiet is longer than any delay between two attempts: what has not happened by then does not happen.
+const quiet = 20 * time.Minute
+
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "google", "entra")
@@ -101,7 +104,7 @@ func TestOrder(t *testing.T) {
 			w.put(w.change(byte(i/versions), 1+i%versions, "google", "entra"))
 			time.Sleep(rand.N(500 * time.Millisecond))
 		}
-		w.pass(time.Hour)
+		w.pass(quiet)
 		for name, p := range w.places {
 			p.inOrder()
 			for n := range byte(accounts) {
@@ -153,7 +156,7 @@ func TestCrash(t *testing.T) {
 		}
 		w.start()
 		w.watched()
-		w.pass(time.Hour)
+		w.pass(quiet)
 		for _, p := range w.places {
 			p.inOrder()
 			for n := range byte(4) {
@@ -175,7 +178,7 @@ func TestOneTargetsTroubleDoesNotDelayTheOther(t *testing.T) {
 		"hangs":     func(ctx context.Context, _, _ string) error { <-ctx.Done(); return ctx.Err() },
 		"fails":     func(context.Context, string, string) error { return errDown },
 		"denies":    func(context.Context, string, string) error { return target.ErrDenied },
-		"throttles": func(context.Context, string, string) error { return target.RetryAfter(errDown, time.Hour) },
+		"throttles": func(context.Context, string, string) error { return target.RetryAfter(errDown, 10*time.Minute) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -191,7 +194,7 @@ func TestOneTargetsTroubleDoesNotDelayTheOther(t *testing.T) {
 				}
 				w.places["google"].fails(nil)
 				w.places["google"].checksWith(nil)
-				w.pass(2 * time.Hour)
+				w.pass(20 * time.Minute)
 				for n := range byte(30) {
 					w.places["google"].holds(n, 1)
 				}
@@ -217,7 +220,7 @@ func TestRetryNeedsTheWatch(t *testing.T) {
 		w.pass(50 * time.Second)
 		p.holds(1, 0)
 		w.happened("watch-stale", 0) // it still may be only slow
-		w.pass(10 * time.Hour)
+		w.pass(2 * time.Hour)
 		p.holds(1, 0)
 		w.happened("watch-stale", 1)
 		if s := w.f.Status(); s.Watch.Fresh || s.Targets[0].Waiting != 1 {
@@ -261,7 +264,7 @@ func TestFirstAttemptNeedsAFreshProof(t *testing.T) {
 				change := w.change(1, 1, "google")
 				change.Proven = change.Proven.Add(-c.age)
 				w.put(change)
-				w.pass(time.Hour)
+				w.pass(quiet)
 				if sent := len(w.places["google"].asked()) > 0; sent != c.sent {
 					t.Errorf("sent: %v", sent)
 				}
@@ -291,7 +294,7 @@ func TestProofFromTheFuture(t *testing.T) {
 		w.pass(2 * time.Minute)
 		p.fails(nil)
 		p.checksWith(nil)
-		w.pass(time.Hour)
+		w.pass(quiet)
 		p.holds(2, 0)
 		w.stop()
 	})
@@ -312,7 +315,7 @@ func TestSightingSupersedes(t *testing.T) {
 		w.sight(2, 5) // says nothing new
 		w.pass(2 * time.Second)
 		p.fails(nil)
-		w.pass(time.Hour)
+		w.pass(quiet)
 		p.holds(1, 0)
 		p.holds(2, 5)
 		w.places["entra"].holds(1, 1) // was sent while it was right
@@ -321,7 +324,7 @@ func TestSightingSupersedes(t *testing.T) {
 
 		// And a change that comes after the sighting of a newer one is not sent at all.
 		w.put(w.change(1, 1, "google"))
-		w.pass(time.Hour)
+		w.pass(quiet)
 		p.holds(1, 0)
 		w.put(w.change(1, 2, "google"))
 		w.pass(2 * time.Second)
@@ -384,7 +387,7 @@ func TestNewerChangeReplacesWaitingOne(t *testing.T) {
 		w.pass(2 * time.Second)
 		google.fails(nil)
 		entra.fails(nil)
-		w.pass(time.Hour)
+		w.pass(quiet)
 		google.holds(1, 2)
 		google.inOrder()
 		entra.holds(1, 0)
@@ -436,7 +439,7 @@ func TestParked(t *testing.T) {
 				w.start()
 				w.watched()
 				w.put(w.change(1, 1, "google", "entra"))
-				w.pass(time.Hour)
+				w.pass(quiet)
 				w.settled() // and so the secret is shredded
 				s := w.f.Status()
 				if len(s.Parked) != 1 || s.Parked[0].Account != "user1" || s.Parked[0].Class != target.Classify(class) ||
@@ -447,7 +450,7 @@ func TestParked(t *testing.T) {
 					t.Errorf("asked %d times", len(p.asked()))
 				}
 				w.put(w.change(1, 1, "google")) // the same change from another DC, say
-				w.pass(time.Hour)
+				w.pass(quiet)
 				if len(p.asked()) != 1 {
 					t.Error("a refused password was sent again")
 				}
@@ -468,16 +471,16 @@ func TestParked(t *testing.T) {
 func TestExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "google", "entra")
-		w.ttl = time.Hour
+		w.ttl = 20 * time.Minute
 		p := w.places["google"]
 		p.fails(errDown)
 		w.start()
 		w.watched()
 		old := w.change(1, 1, "google", "entra")
 		w.put(old)
-		w.pass(50 * time.Minute)
-		w.happened("expired", 0)
 		w.pass(15 * time.Minute)
+		w.happened("expired", 0)
+		w.pass(10 * time.Minute)
 		w.happened("expired", 1)
 		w.settled()
 		entries, err := w.ledger.Entries(account(1).GUID)
@@ -486,10 +489,10 @@ func TestExpired(t *testing.T) {
 		}
 		w.put(old) // comes back too late
 		late := w.change(2, 1, "google")
-		late.Captured = late.Captured.Add(-2 * time.Hour)
+		late.Captured = late.Captured.Add(-time.Hour)
 		w.put(late)
 		p.fails(nil)
-		w.pass(2 * time.Hour)
+		w.pass(quiet)
 		p.holds(1, 0)
 		p.holds(2, 0)
 		w.happened("expired", 2)
@@ -518,7 +521,7 @@ func TestRestart(t *testing.T) {
 		}
 		w.start()
 		google.fails(nil)
-		w.pass(time.Hour)
+		w.pass(quiet)
 		google.holds(1, 1)
 		google.holds(2, 0)
 		w.happened("secret-lost", 1)
@@ -537,7 +540,7 @@ func TestRestart(t *testing.T) {
 		sent := len(google.asked())
 		w.start()
 		entra.fails(nil)
-		w.pass(time.Hour)
+		w.pass(quiet)
 		entra.holds(3, 1)
 		if len(google.asked()) != sent {
 			t.Error("what was delivered was sent again")
