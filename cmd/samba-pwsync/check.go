@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -33,8 +36,9 @@ func checkCommand() *cli.Command {
 
 // checklist prints each finding and keeps the gravest for the exit code.
 type checklist struct {
-	out  io.Writer
-	code int
+	out    io.Writer
+	code   int
+	faults int
 }
 
 func (l *checklist) ok(format string, args ...any) {
@@ -54,39 +58,56 @@ func (l *checklist) fault(code int, err error) {
 	for _, hint := range hints(err) {
 		fmt.Fprintf(l.out, "           hint: %s\n", hint)
 	}
+	l.faults++
 	if l.code != exitUsage {
 		l.code = code
 	}
 }
 
+// verdict is the exit code as an error.
+func (l *checklist) verdict() error {
+	if l.code == exitOK {
+		return nil
+	}
+	return &codedError{code: l.code}
+}
+
 func runCheck(c *cli.Context) error {
-	cfg, err := config.Load(configPath(c))
+	list, path := &checklist{out: c.App.Writer}, configPath(c)
+	cfg, err := config.Load(path)
+	if faults := config.Faults(nil); errors.As(err, &faults) {
+		listFaults(list, faults)
+		return list.verdict()
+	}
 	if err != nil {
 		return err
 	}
-	list := &checklist{out: c.App.Writer}
-	checkConfig(list, cfg, configPath(c))
-	checkState(list, cfg)
+	if _, err := os.ReadDir(cfg.StateDir); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("looking into the state folder: %w", err)
+	}
+	checkConfig(list, cfg, path)
+	checkKeys(list, cfg)
 	if c.Bool("connect") {
 		checkDirectory(c.Context, list, cfg)
 		checkTargets(c.Context, list, cfg)
 	}
-	if list.code != exitOK {
-		return &codedError{code: list.code}
+	return list.verdict()
+}
+
+func listFaults(list *checklist, faults config.Faults) {
+	for _, f := range faults {
+		list.fault(exitUsage, errors.New(f.String()))
 	}
-	return nil
 }
 
 func checkConfig(list *checklist, cfg *config.Config, path string) {
-	before := list.code
-	for _, fault := range append(cfg.CheckFiles(), filterFaults(cfg, path)...) {
-		list.fault(exitUsage, errors.New(fault.String()))
-	}
+	listFaults(list, cfg.CheckFiles())
+	listFaults(list, filterFaults(cfg, path))
 	if len(cfg.Target) == 0 {
 		list.fault(exitUsage, errNoTarget)
 	}
-	if list.code == before {
-		list.ok("configuration %s", path)
+	if list.faults == 0 {
+		list.ok("configuration %s, and the files that it names", path)
 	}
 }
 
@@ -98,7 +119,8 @@ func filterFaults(cfg *config.Config, path string) []config.Fault {
 		filters["target."+name+".filter"] = t.Filter
 	}
 	var faults []config.Fault
-	for key, filter := range filters {
+	for _, key := range slices.Sorted(maps.Keys(filters)) {
+		filter := filters[key]
 		if filter == "" {
 			continue
 		}
@@ -110,27 +132,31 @@ func filterFaults(cfg *config.Config, path string) []config.Fault {
 	return faults
 }
 
-func checkState(list *checklist, cfg *config.Config) {
-	paths, before := cfg.Paths(), list.code
-	checkKey(list, paths.AgentKey, paths.AgentPublicKey)
-	checkKey(list, paths.ForwarderKey, paths.ForwarderPublicKey)
-	if list.code == before && list.code != exitUsage {
-		list.ok("state folder %s and keys", cfg.StateDir)
+func checkKeys(list *checklist, cfg *config.Config) {
+	paths, before := cfg.Paths(), list.faults
+	whole := checkKey(list, paths.AgentKey, paths.AgentPublicKey)
+	whole = checkKey(list, paths.ForwarderKey, paths.ForwarderPublicKey) && whole
+	if whole && list.faults == before {
+		list.ok("keys in %s", paths.Keys)
 	}
 }
 
-func checkKey(list *checklist, private, public string) {
+// checkKey reports whether both halves of a key are there; that they are not, checkConfig has said.
+func checkKey(list *checklist, private, public string) bool {
 	key, errPrivate := seal.LoadPrivate(private)
 	pub, errPublic := seal.LoadPublic(public)
-	if err := errors.Join(errPrivate, errPublic); err != nil {
-		if !errors.Is(err, fs.ErrNotExist) { // which the configuration's files were checked for
+	for _, err := range []error{errPrivate, errPublic} {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			list.fault(exitFailed, err)
 		}
-		return
+	}
+	if errPrivate != nil || errPublic != nil {
+		return false
 	}
 	if pub.ID() != key.Public().ID() {
-		list.fault(exitFailed, fmt.Errorf("%s does not belong to %s: captures sealed to it could never be opened; run samba-pwsync init, which writes the right one", public, private))
+		list.fault(exitFailed, fmt.Errorf("%s and %s: %w", public, private, errStrangers))
 	}
+	return true
 }
 
 func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) {

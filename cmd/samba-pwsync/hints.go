@@ -3,37 +3,61 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"net"
+	"os/user"
 	"syscall"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
-	"github.com/samba-pwsync/samba-pwsync/internal/control"
-	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 )
 
-var errNoTarget = errors.New("no target is configured: add a [target.NAME] section to the configuration")
+var (
+	errNoTarget  = errors.New("no target is configured: add a [target.NAME] section to the configuration")
+	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
+)
 
-// hints returns what to do about an error: commands to run and files to look at. All advice to people stands here, but for
-// the remedies of a configuration's faults, which belong to their lines.
+// hints returns what to do about an error: commands to run and files to look at. All advice to people stands here, but for the
+// remedies of a configuration's faults, which belong to their lines, and what a target's refusal says to grant.
 func hints(err error) []string {
-	switch faults := config.Faults(nil); {
-	case errors.As(err, &faults):
-		return []string{"every key is explained in samba-pwsync.toml(5)"}
-	case errors.Is(err, errNoTarget):
-		return []string{"every key is explained in samba-pwsync.toml(5)"}
-	case errors.Is(err, control.ErrNotRunning):
-		return []string{"start it: systemctl start samba-pwsync", "see why it stopped: journalctl -u samba-pwsync"}
+	var (
+		usage   *usageError
+		faults  config.Faults
+		nobody  user.UnknownUserError
+		manual  = "every key is explained in samba-pwsync.toml(5)"
+		private = "the privileged socket is ldap_priv/ldapi below the folder that this prints: testparm -s --parameter-name='private dir'"
+	)
+	switch {
+	case errors.As(err, &usage):
+		return []string{usage.ask + " --help lists what there is"}
+	case errors.As(err, &faults), errors.Is(err, errNoTarget):
+		return []string{manual}
+	case errors.As(err, &nobody):
+		return []string{"make the user: useradd --system --home /nonexistent --shell /usr/sbin/nologin " + string(nobody)}
+	case errors.Is(err, errLocked):
+		return []string{"find it: systemctl status 'samba-pwsync*'"}
+	case errors.Is(err, errOtherOwner):
+		return []string{
+			"where init gave the forwarder a user of its own, each role runs as its own service: systemctl start samba-pwsync-agent samba-pwsync-forwarder",
+			"to run both as root again: samba-pwsync init --user root",
+		}
+	case errors.Is(err, errStrangers):
+		return []string{"write the right public key: samba-pwsync init"}
+	case errors.Is(err, directory.ErrNotPrivileged):
+		return []string{"name it in [directory] url", private}
 	case errors.Is(err, directory.ErrUnavailable):
-		return []string{"is the DC running? systemctl status samba-ad-dc", "[directory] url has to name ldap_priv/ldapi below `testparm -s --parameter-name='private dir'`"}
-	case errors.Is(err, seal.ErrOtherKey):
-		return []string{"the keys below the state folder were replaced; what was sealed to the old ones cannot be opened"}
+		return []string{"is the DC running? systemctl status samba-ad-dc", "does [directory] url name its socket? " + private}
 	case errors.Is(err, target.ErrDenied):
-		return []string{"docs/operating.md lists the rights that each target needs"}
+		return []string{"docs/operating.md lists, target by target, what has to be granted"}
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):
-		return []string{"run it as root (the forwarder's role: as its own user)"}
+		return []string{
+			"run it as root",
+			"only the forwarder's role runs as a user of its own, who has to be able to read the files that the targets name",
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		return []string{"make keys and folders first: samba-pwsync init"}
+	case errors.As(err, new(*net.OpError)), errors.As(err, new(*net.DNSError)):
+		return []string{"does a firewall stand between, or is a proxy needed? HTTPS_PROXY names one"}
 	}
 	return nil
 }

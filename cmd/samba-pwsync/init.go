@@ -1,13 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
+	"regexp"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,202 +22,204 @@ func initCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "init",
 		Usage: "make the keys, the state folder and an example configuration",
-		Description: "Safe to run again: what exists is kept. Prints what to put into smb.conf. " +
-			"With --user the forwarder's folders and key belong to that user, for a forwarder that runs without root's rights " +
-			"(serve --role forwarder).",
+		Description: "Safe to run again: what is there is kept, and its rights are mended. A private key is never replaced. Prints what to " +
+			"put into smb.conf. With --user the forwarder's folders and key belong to that user, for a forwarder that runs without " +
+			"root's rights (serve --role forwarder); later runs keep the user, and --user root takes it back.",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.StringFlag{Name: "user", Usage: "the unprivileged `NAME` that the forwarder will run as (default: root runs both roles)"},
+			&cli.StringFlag{Name: "user", Usage: "the unprivileged user `NAME` of the forwarder"},
 		},
 		Before: noArguments,
 		Action: runInit,
 	}
 }
 
+// What became of a file or a folder.
+const (
+	made   = "made"
+	kept   = "kept"
+	mended = "mended"
+)
+
+// plain is a path that means the same to smb.conf, where % begins a variable, and to the shell that Samba runs the hook with.
+var plain = regexp.MustCompile(`^[A-Za-z0-9/._+:@,=-]+$`)
+
 func runInit(c *cli.Context) error {
-	out, path := c.App.Writer, configPath(c)
-	owner, err := lookUpOwner(c.String("user"))
+	path, err := filepath.Abs(configPath(c))
+	if err != nil {
+		return fmt.Errorf("finding the configuration: %w", err)
+	}
+	if !plain.MatchString(path) {
+		return usagef(c, "--config %q: the path becomes part of smb.conf, and has to do with letters, digits and / . _ + : @ , = -", path)
+	}
+	user, err := lookUpUser(c.String("user"))
 	if err != nil {
 		return err
 	}
 
-	made, err := createConfig(path)
+	report := func(what, path string) { fmt.Fprintf(c.App.Writer, "%-6s  %s\n", what, path) }
+	what, err := createConfig(path)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%-8s %s\n", made, path)
+	report(what, path)
 	cfg, err := config.Load(path)
 	if err != nil {
 		return err
 	}
-
+	if err := checkOwn(cfg.StateDir); err != nil {
+		return err
+	}
 	paths := cfg.Paths()
-	for _, f := range folders(cfg.StateDir, paths, owner) {
-		made, err := makeFolder(f)
-		if err != nil {
+	if user == nil {
+		if user, err = ownerOf(paths.Forwarder); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%-8s %s/\n", made, f.path)
+	}
+	for _, f := range folders(cfg.StateDir, paths, *user) {
+		what, err := settle(f)
+		if err != nil {
+			return fmt.Errorf("making folder %s: %w", f.path, cause(err))
+		}
+		report(what, f.path+"/")
 	}
 	for _, k := range []struct {
 		private, public string
-		owner           *account
-	}{{paths.AgentKey, paths.AgentPublicKey, nil}, {paths.ForwarderKey, paths.ForwarderPublicKey, owner}} {
-		made, err := makeKey(k.private, k.public, k.owner)
+		owner           account
+	}{{paths.AgentKey, paths.AgentPublicKey, self()}, {paths.ForwarderKey, paths.ForwarderPublicKey, *user}} {
+		key, what, err := makePrivate(k.private, k.owner)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%-8s %s\n", made, k.private)
+		report(what, k.private)
+		if what, err = makePublic(k.public, key.Public()); err != nil {
+			return err
+		}
+		report(what, k.public)
 	}
-
-	fmt.Fprintf(out, `
-Next:
-  1. Add a target to %s, then run: samba-pwsync check --connect
-  2. Put this line into the [global] section of smb.conf:
-         check password script = exec /usr/sbin/samba-pwsync-hook%s
-  3. Restart Samba: a reload does not make its workers run a new script.
-         systemctl restart samba-ad-dc
-  4. Start the delivery:
-         systemctl enable --now samba-pwsync
-`, path, hookFlags(path))
+	fmt.Fprintf(c.App.Writer, nextSteps, path, configArgument(path), hookCommand(path), start(path, *user))
 	return nil
 }
 
-// hookFlags is what the hook needs on its command line to find the same configuration.
-func hookFlags(path string) string {
+const nextSteps = `
+Next:
+  1. Add a target to %s, then run: samba-pwsync%s check --connect
+  2. Put this line into the [global] section of smb.conf:
+         check password script = exec %s
+  3. Restart Samba: a reload does not make its workers run a new script.
+         systemctl restart samba-ad-dc
+  4. Start the delivery:
+%s`
+
+// configArgument is what a command needs to find the same configuration.
+func configArgument(path string) string {
 	if path == config.DefaultFile {
 		return ""
 	}
 	return " --config " + path
 }
 
-// account is the unprivileged user that owns the forwarder's part.
-type account struct{ uid, gid int }
-
-func lookUpOwner(name string) (*account, error) {
-	if name == "" {
-		return nil, nil
+// hookCommand is what Samba is to run: the hook beside this program, with this configuration.
+func hookCommand(path string) string {
+	hook := "/usr/sbin/samba-pwsync-hook"
+	if program, err := os.Executable(); err == nil && plain.MatchString(program) {
+		if _, err := os.Stat(program + "-hook"); err == nil {
+			hook = program + "-hook"
+		}
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return nil, usagef("looking up the forwarder's user: %w (make it with: useradd --system %s)", err, name)
-	}
-	uid, err1 := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, fmt.Errorf("looking up the forwarder's user: %w", err)
-	}
-	return &account{uid, gid}, nil
+	return hook + configArgument(path)
 }
 
-func createConfig(path string) (made string, err error) {
+// start is how the delivery is started. The units know the usual configuration only.
+func start(path string, forwarder account) string {
+	split := forwarder != self()
+	var commands []string
+	switch {
+	case path == config.DefaultFile && split:
+		commands = []string{"systemctl enable --now samba-pwsync-agent samba-pwsync-forwarder"}
+	case path == config.DefaultFile:
+		commands = []string{"systemctl enable --now samba-pwsync"}
+	case split:
+		commands = []string{
+			"samba-pwsync" + configArgument(path) + " serve --role agent",
+			"samba-pwsync" + configArgument(path) + fmt.Sprintf(" serve --role forwarder    # as the user with uid %d", forwarder.uid),
+		}
+	default:
+		commands = []string{"samba-pwsync" + configArgument(path) + " serve"}
+	}
+	var b strings.Builder
+	for _, command := range commands {
+		fmt.Fprintf(&b, "         %s\n", command)
+	}
+	return b.String()
+}
+
+func createConfig(path string) (what string, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", fmt.Errorf("making folder for the configuration: %w", err)
 	}
 	// It holds no secret, only the names of files that do.
 	switch err := durable.Create(path, docs.ExampleConfig, 0o644); {
 	case errors.Is(err, fs.ErrExist):
-		return "kept", nil
+		return kept, nil
 	case err != nil:
-		return "", fmt.Errorf("writing example configuration %s: %w", path, err)
+		return "", fmt.Errorf("writing example configuration %s: %w", path, cause(err))
 	}
-	return "made", nil
+	return made, nil
 }
 
-type folder struct {
-	path  string
-	mode  fs.FileMode
-	owner *account // nil: who runs init, root
-	group bool     // only the group is the owner's
-}
-
-// folders lists the state folder's parts. With one user everything is 0700. With two, the forwarder's user can pass through
-// what is root's, without listing it, and owns his own part; spool/outgoing stays root's, so that nobody can put another
-// folder in its place under root's writes, and is writable to the user's group.
-func folders(stateDir string, p config.Paths, owner *account) []folder {
-	through := fs.FileMode(0o700)
-	if owner != nil {
-		through = 0o711
+// makePrivate makes a private key where there is none. One that is there is never replaced: captures may be sealed to it.
+func makePrivate(path string, owner account) (_ seal.PrivateKey, what string, err error) {
+	what = kept
+	key, err := seal.LoadPrivate(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		what = made
+		key, err = createPrivate(path)
 	}
-	outgoing := folder{path: p.Outgoing, mode: 0o700}
-	if owner != nil {
-		outgoing = folder{path: p.Outgoing, mode: 0o770 | fs.ModeSetgid, owner: owner, group: true}
-	}
-	return []folder{
-		{path: stateDir, mode: through},
-		{path: p.Keys, mode: through},
-		{path: p.Spool, mode: through},
-		{path: p.Incoming, mode: 0o700},
-		outgoing,
-		{path: p.Agent, mode: 0o700},
-		{path: p.Forwarder, mode: 0o700, owner: owner},
-	}
-}
-
-func makeFolder(f folder) (made string, err error) {
-	made = "made"
-	switch err := os.Mkdir(f.path, f.mode.Perm()); {
-	case errors.Is(err, fs.ErrExist):
-		made = "kept"
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
-			return "", fmt.Errorf("making folder: %w", err)
-		}
-		return makeFolder(f)
-	case err != nil:
-		return "", fmt.Errorf("making folder: %w", err)
-	}
-	info, err := os.Lstat(f.path)
 	if err != nil {
-		return "", fmt.Errorf("making folder: %w", err)
+		return seal.PrivateKey{}, "", err
 	}
-	if !info.IsDir() {
-		return "", fmt.Errorf("making folder: %s exists and is none", f.path)
+	given, err := give(path, owner)
+	if err != nil {
+		return seal.PrivateKey{}, "", fmt.Errorf("giving %s to the forwarder's user: %w", path, cause(err))
 	}
-	if f.owner != nil {
-		uid := f.owner.uid
-		if f.group {
-			uid = os.Geteuid()
-		}
-		if err := os.Lchown(f.path, uid, f.owner.gid); err != nil {
-			return "", fmt.Errorf("making folder: %w", err)
-		}
+	if given && what == kept {
+		what = mended
 	}
-	// After chown, which clears the setgid bit; and for folders that an earlier init made with other rights.
-	if err := os.Chmod(f.path, f.mode); err != nil {
-		return "", fmt.Errorf("making folder: %w", err)
-	}
-	return made, nil
+	return key, what, nil
 }
 
-// makeKey makes a key pair where there is none. A private key is never replaced: captures may be sealed to it.
-func makeKey(private, public string, owner *account) (made string, err error) {
-	key, err := seal.LoadPrivate(private)
-	switch made = "kept"; {
+func createPrivate(path string) (seal.PrivateKey, error) {
+	key, err := seal.Generate()
+	if err != nil {
+		return seal.PrivateKey{}, err
+	}
+	text, err := key.MarshalPEM()
+	if err != nil {
+		return seal.PrivateKey{}, err
+	}
+	defer clear(text)
+	if err := durable.Create(path, text, 0o600); err != nil {
+		return seal.PrivateKey{}, fmt.Errorf("writing %s: %w", path, cause(err))
+	}
+	return key, nil
+}
+
+// makePublic writes the public key unless it is there. It comes after the private one and follows it, so the hook never
+// seals to a key that nobody holds.
+func makePublic(path string, key seal.PublicKey) (what string, err error) {
+	text := key.MarshalPEM()
+	there, err := os.ReadFile(path)
+	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		made = "made"
-		if key, err = seal.Generate(); err != nil {
-			return "", err
-		}
-		text, err := key.MarshalPEM()
-		if err != nil {
-			return "", err
-		}
-		defer clear(text)
-		if err := durable.Create(private, text, 0o600); err != nil {
-			return "", fmt.Errorf("writing %s: %w", private, err)
-		}
-	case err != nil:
-		return "", err
+		what = made
+	case err == nil && bytes.Equal(there, text):
+		return kept, nil
+	default:
+		what = mended
 	}
-	if owner != nil {
-		if err := os.Lchown(private, owner.uid, owner.gid); err != nil {
-			return "", fmt.Errorf("writing %s: %w", private, err)
-		}
+	if err := durable.Replace(path, text, 0o644); err != nil {
+		return "", fmt.Errorf("writing %s: %w", path, cause(err))
 	}
-	// The public key goes last and follows the private one: the hook never seals to a key that nobody holds.
-	if err := durable.Replace(public, key.Public().MarshalPEM(), 0o644); err != nil {
-		return "", fmt.Errorf("writing %s: %w", public, err)
-	}
-	return made, nil
+	return what, nil
 }

@@ -1,5 +1,9 @@
 // Command samba-pwsync delivers password changes of a Samba AD domain to other places: the agent proves captures against the
-// directory, the forwarder delivers them. `serve` in serve.go is the wiring plan.
+// directory, the forwarder delivers them. `serve` in serve.go is the wiring plan; every other command only looks, but for
+// `init`, which makes keys and folders.
+//
+// Scripts rely on the commands, their flags, the exit codes and the names in JSON; testdata/script holds them. Whatever is wrong
+// is said on standard error, and what to do about it is in hints.go.
 package main
 
 import (
@@ -10,12 +14,15 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 )
+
+//go:generate go test -run TestManPage . -update
 
 // version is set by the Makefile (-ldflags -X).
 var version = "devel"
@@ -30,49 +37,96 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
+	out := &output{w: stdout}
+	err := newApp(stdin, out, stderr).RunContext(ctx, args)
+	if err == nil {
+		err = out.err
+	}
 	if err == nil {
 		return exitOK
 	}
-	code := exitFailed
-	if coded := (*codedError)(nil); errors.As(err, &coded) {
-		code = coded.code
-	}
-	if faults := config.Faults(nil); errors.As(err, &faults) {
-		code = exitUsage
-	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintf(stderr, "samba-pwsync: %s\n", text)
+		complain(stderr, text)
 	}
 	for _, hint := range hints(err) {
-		fmt.Fprintf(stderr, "samba-pwsync: hint: %s\n", hint)
+		complain(stderr, "hint: "+hint)
 	}
-	return code
+	return exitCode(err)
 }
 
-// codedError is an error with an exit code of its own. An empty text means that everything has been said.
+// output remembers that what it was to write was not written, so that the commands need not ask after each line.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("writing output: %w", err)
+	}
+	return n, err
+}
+
+// complain writes a text to standard error, each line of it with the program's name in front.
+func complain(w io.Writer, text string) {
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(w, "samba-pwsync: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// exitCode is the one place that turns an error into an exit code.
+func exitCode(err error) int {
+	var (
+		usage  *usageError
+		faults config.Faults
+		coded  *codedError
+	)
+	switch {
+	case errors.As(err, &usage), errors.As(err, &faults), errors.Is(err, errNoTarget):
+		return exitUsage
+	case errors.As(err, &coded):
+		return coded.code
+	default:
+		return exitFailed
+	}
+}
+
+// codedError is an error with an exit code of its own. Without a cause everything has been said already.
 type codedError struct {
-	code int
-	err  error
+	code  int
+	cause error
 }
 
 func (e *codedError) Error() string {
-	if e.err == nil {
+	if e.cause == nil {
 		return ""
 	}
-	return e.err.Error()
+	return e.cause.Error()
 }
-func (e *codedError) Unwrap() error { return e.err }
 
-func usagef(format string, args ...any) error {
-	return &codedError{exitUsage, fmt.Errorf(format, args...)}
+func (e *codedError) Unwrap() error { return e.cause }
+
+// usageError says that the command line is wrong.
+type usageError struct {
+	text string
+	ask  string // the command whose --help tells what is right
+}
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(c *cli.Context, format string, args ...any) error {
+	ask := c.App.Name
+	if c.Command != nil && c.Command.HelpName != "" {
+		ask = c.Command.HelpName
+	}
+	return &usageError{fmt.Sprintf(format, args...), ask}
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
@@ -82,9 +136,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Description: "Samba runs samba-pwsync-hook as its check password script; the hook seals each new password into a file. " +
 			"serve proves against the directory that the password really became the account's, and delivers it. " +
 			"Everything is configured in one file; see samba-pwsync.toml(5).",
-		Version:         version,
 		HideVersion:     true, // `version` is a command
-		HideHelpCommand: true,
+		HideHelpCommand: true, // --help is understood everywhere
 		Reader:          stdin,
 		Writer:          stdout,
 		ErrWriter:       stderr,
@@ -94,29 +147,50 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		// Exit codes are made in run, and nowhere else.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   onUsageError,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("unknown command %q", c.Args().First())
-			}
-			return errors.Join(cli.ShowAppHelp(c), &codedError{code: exitUsage})
-		},
+		Action:         missingCommand,
 	}
+	strict(&app.OnUsageError, nil)
 	for _, command := range app.Commands {
-		command.OnUsageError = onUsageError
+		strict(&command.OnUsageError, command)
 		for _, sub := range command.Subcommands {
-			sub.OnUsageError = onUsageError
+			strict(&sub.OnUsageError, sub)
 		}
 	}
+	cli.HelpPrinter = printHelp
 	return app
 }
 
-func onUsageError(_ *cli.Context, err error, _ bool) error { return &codedError{exitUsage, err} }
+// strict makes a command report flags that it does not know in our words, without its whole help.
+func strict(onUsageError *cli.OnUsageErrorFunc, command *cli.Command) {
+	if command != nil {
+		command.HideHelpCommand = true
+	}
+	*onUsageError = func(c *cli.Context, err error, _ bool) error {
+		return usagef(c, "%s", strings.Replace(err.Error(), "flag provided but not defined: -", "unknown flag --", 1))
+	}
+}
+
+// printHelp breaks long lines, which cli does not do by itself.
+func printHelp(out io.Writer, template string, data any) {
+	cli.HelpPrinterCustom(out, template, data, map[string]any{"wrapAt": func() int { return 100 }})
+}
+
+// missingCommand is the Action of what needs a command after it.
+func missingCommand(c *cli.Context) error {
+	name := c.App.Name
+	if c.Command.HelpName != "" {
+		name = c.Command.HelpName
+	}
+	if c.Args().Present() {
+		return usagef(c, "unknown command %q", strings.TrimPrefix(name+" "+c.Args().First(), c.App.Name+" "))
+	}
+	return usagef(c, "%s needs a command", name)
+}
 
 // noArguments is the Before of commands that take flags only.
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
-		return usagef("%s takes no argument %q", c.Command.FullName(), c.Args().First())
+		return usagef(c, "%s takes no argument %q", c.Command.HelpName, c.Args().First())
 	}
 	return nil
 }
@@ -125,7 +199,7 @@ func configFlag() cli.Flag {
 	return &cli.PathFlag{Name: "config", Usage: "the configuration `FILE`", Value: config.DefaultFile}
 }
 
-// configPath returns --config, which may stand before or after the command.
+// configPath returns --config, which may stand before or after the command. The one after it wins.
 func configPath(c *cli.Context) string {
 	for _, at := range c.Lineage() {
 		if at.Command != nil && at.IsSet("config") {
@@ -141,8 +215,8 @@ func versionCommand() *cli.Command {
 		Usage:  "print the version",
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			_, err := fmt.Fprintf(c.App.Writer, "samba-pwsync %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			fmt.Fprintf(c.App.Writer, "samba-pwsync %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
 		},
 	}
 }

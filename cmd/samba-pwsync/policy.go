@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,14 +19,9 @@ import (
 
 func policyCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "policy",
-		Usage: "explain the password policy",
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("unknown command %q", "policy "+c.Args().First())
-			}
-			return usagef("policy needs a command: policy test")
-		},
+		Name:   "policy",
+		Usage:  "explain the password policy",
+		Action: missingCommand,
 		Subcommands: []*cli.Command{{
 			Name:  "test",
 			Usage: "tell what the hook would say to a password",
@@ -38,51 +35,90 @@ func policyCommand() *cli.Command {
 }
 
 func runPolicyTest(c *cli.Context) error {
+	if err := harden(); err != nil {
+		return err
+	}
 	// Exactly what the hook would use, also when the file is broken.
 	hook, err := config.LoadHook(configPath(c))
 	if err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "samba-pwsync: %v\nsamba-pwsync: the hook reads the same; where a fault is in [policy] it enforces the built-in one\n", err)
+		complain(c.App.ErrWriter, err.Error())
+		complain(c.App.ErrWriter, "so the hook goes by these rules: "+rules(hook.Policy))
 	}
-	password, err := readPassword(c.App.Reader, c.App.ErrWriter)
+	stdin, err := standardInput(c)
 	if err != nil {
 		return err
 	}
+	return judge(c.App.Writer, policy.Settings(hook.Policy), stdin)
+}
+
+func rules(p config.Policy) string {
+	text := fmt.Sprintf("mode %s, %d to %d characters", p.Mode, p.MinLength, p.MaxLength)
+	if p.Complexity {
+		text += ", Samba's complexity"
+	}
+	return text
+}
+
+// judge says about the password on stdin what the hook would.
+func judge(out io.Writer, settings policy.Settings, stdin io.Reader) error {
+	request, unreadable := checkpassword.Read(stdin, func(string) string { return "" })
+	// A newline at the end is the shell's, not the password's; Samba sends none.
+	password := secret.New(bytes.TrimSuffix(request.Password, []byte("\n")))
 	defer password.Destroy()
-	settings := policy.Settings(hook.Policy)
+	if unreadable == nil && len(password.Bytes()) == 0 {
+		unreadable = checkpassword.ErrEmpty
+	}
 	reasons := policy.Check(settings, password)
+	if unreadable != nil {
+		reasons = []policy.Reason{policy.Reason(unreadable.Error())}
+	}
 	if len(reasons) > 0 && settings.Enforces() {
 		for _, reason := range reasons {
-			fmt.Fprintf(c.App.Writer, "refused: %s\n", reason)
+			fmt.Fprintf(out, "refused: %s\n", reason)
 		}
 		return &codedError{code: exitFailed}
 	}
-	fmt.Fprintln(c.App.Writer, "accepted")
+	fmt.Fprintln(out, "accepted")
 	for _, reason := range reasons {
-		fmt.Fprintf(c.App.Writer, "would be refused, were the policy's mode not %q: %s\n", settings.Mode, reason)
+		fmt.Fprintf(out, "would be refused, were the policy's mode not %q: %s\n", settings.Mode, reason)
 	}
 	return nil
 }
 
-// readPassword reads a password as the hook would get it from Samba.
-func readPassword(stdin io.Reader, prompt io.Writer) (secret.Secret, error) {
-	if f, ok := stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(prompt, "Password: ")
-		b, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(prompt)
-		if err != nil {
-			return secret.Secret{}, fmt.Errorf("reading password: %w", err)
-		}
-		stdin = bytes.NewReader(b)
+// standardInput is what the password is read from. On a terminal it asks for the password, which is not shown.
+func standardInput(c *cli.Context) (io.Reader, error) {
+	f, ok := c.App.Reader.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return c.App.Reader, nil
 	}
-	// A newline at the end is the shell's, not the password's; Samba sends none.
-	b, err := io.ReadAll(io.LimitReader(stdin, checkpassword.MaxPassword+2))
+	fmt.Fprint(c.App.ErrWriter, "Password: ")
+	defer fmt.Fprintln(c.App.ErrWriter)
+	b, err := readHidden(c.Context, int(f.Fd()))
 	if err != nil {
-		return secret.Secret{}, fmt.Errorf("reading password: %w", err)
+		return nil, fmt.Errorf("reading password: %w", err)
 	}
-	defer clear(b)
-	request, err := checkpassword.Read(bytes.NewReader(bytes.TrimSuffix(b, []byte("\n"))), func(string) string { return "" })
+	return bytes.NewReader(b), nil
+}
+
+// readHidden reads a line from a terminal that does not show it meanwhile. A signal that ends ctx gives the terminal its echo back.
+func readHidden(ctx context.Context, fd int) ([]byte, error) {
+	before, err := term.GetState(fd)
 	if err != nil {
-		return secret.Secret{}, fmt.Errorf("reading password: %w", err)
+		return nil, err
 	}
-	return secret.New(request.Password), nil
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		read <- line{text, err}
+	}()
+	select {
+	case l := <-read:
+		return l.text, l.err
+	case <-ctx.Done(): // the read goes on until the process ends, right after this
+		return nil, errors.Join(context.Cause(ctx), term.Restore(fd, before))
+	}
 }

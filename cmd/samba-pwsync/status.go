@@ -64,7 +64,7 @@ func runStatus(c *cli.Context) error {
 		err = r.print(c.App.Writer)
 	}
 	if err == nil && len(r.Attention) > 0 {
-		err = &codedError{code: exitAttention}
+		return &codedError{code: exitAttention}
 	}
 	return err
 }
@@ -151,7 +151,9 @@ func (r *report) judge() {
 
 func (r *report) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...))) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
 	if a := r.Agent; a == nil {
 		row("agent", "not running; %d captures wait", r.Captures)
 	} else {

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 	"time"
@@ -32,7 +33,7 @@ func Serve(ctx context.Context, path string, answers map[string]func() (any, err
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("opening control socket: %w", err)
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	listener, err := new(net.ListenConfig).Listen(context.WithoutCancel(ctx), "unix", path)
 	if err != nil {
 		return fmt.Errorf("opening control socket: %w", err)
 	}
@@ -78,6 +79,9 @@ func Get(ctx context.Context, path, question string, answer any) error {
 	resp, err := client.Do(req)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return ErrNotRunning
+	}
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		err = wrapped.Err // without the made-up URL
 	}
 	if err != nil {
 		return fmt.Errorf("asking %s: %w", path, err)

@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,14 +55,47 @@ func TestServeAndGet(t *testing.T) {
 
 func TestNotRunning(t *testing.T) {
 	dir := t.TempDir()
-	if err := Get(t.Context(), filepath.Join(dir, "none"), "/status", nil); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("no socket: %v", err)
+	dead := filepath.Join(dir, "dead") // left behind by a process that was killed
+	listener, err := net.Listen("unix", dead)
+	if err != nil {
+		t.Fatal(err)
 	}
-	dead := filepath.Join(dir, "dead")
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"no socket": filepath.Join(dir, "none"), "no folder": filepath.Join(dir, "none", "none"), "a dead socket": dead,
+	} {
+		if err := Get(t.Context(), path, "/status", nil); !errors.Is(err, ErrNotRunning) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A process that is stopped while it starts leaves neither an error nor a socket.
+func TestServeStoppedAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	_ = Serve(ctx, dead, nil)
-	if err := Get(t.Context(), dead, "/status", nil); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("a dead socket: %v", err)
+	if err := Serve(ctx, path, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestErrorsNameTheSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Serve(t.Context(), filepath.Join(path, "control.sock"), nil); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("serving below a file: %v", err)
+	}
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", 200))
+	if err := Get(t.Context(), long, "/status", nil); err == nil || errors.Is(err, ErrNotRunning) || strings.Contains(err.Error(), "http://") {
+		t.Errorf("a path that no socket can have: %v", err)
 	}
 }
