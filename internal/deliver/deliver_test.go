@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
@@ -27,6 +28,9 @@ const quiet = 20 * time.Minute
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "google", "entra")
+		for _, p := range w.places {
+			p.answers(func(context.Context, string, string) error { time.Sleep(100 * time.Millisecond); return nil })
+		}
 		w.start()
 		w.put(w.change(1, 3, "google", "entra"))
 		w.put(w.change(2, 1, "entra"))
@@ -38,7 +42,7 @@ func TestDelivers(t *testing.T) {
 		w.settled()
 		for name, want := range map[string]int{"google": 1, "entra": 2} {
 			s := w.status(name)
-			if s.State != Up || s.Delivered != want || s.LastDelivered.IsZero() || s.Median <= 0 || s.Median > 2*time.Second {
+			if s.State != Up || s.Delivered != want || s.LastDelivered.IsZero() || s.Median < 100*time.Millisecond || s.Median > 2*time.Second {
 				t.Errorf("%+v", s)
 			}
 		}
@@ -335,6 +339,76 @@ func TestSightingSupersedes(t *testing.T) {
 	})
 }
 
+// A late change is shredded at once, even while its target takes nothing.
+func TestLateChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.fails(target.ErrDenied)
+		p.checksWith(target.ErrDenied)
+		w.start()
+		w.watched()
+		w.put(w.change(1, 1, "google"))
+		w.pass(2 * time.Second)
+		w.sight(1, 3)
+		w.pass(2 * time.Second)
+		w.settled()
+		w.put(w.change(1, 2, "google"))
+		w.pass(2 * time.Second)
+		w.settled()
+		w.happened("superseded", 2)
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// The ledger knows of a newer stamp and the queue does not: the last run ended in between.
+func TestLedgerKnowsBetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.put(w.change(1, 1, "google"))
+		w.pass(2 * time.Second)
+		w.stop()
+		w.open()
+		if err := w.ledger.See(change.Sighting{Account: account(1), Stamp: stamp(2)}); err != nil {
+			t.Fatal(err)
+		}
+		w.close()
+		w.places["google"].fails(nil)
+		w.start()
+		w.watched()
+		w.pass(quiet)
+		w.places["google"].holds(1, 0)
+		w.happened("superseded", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// And the other way round: a waiting item says what is newest, even if the ledger is lost.
+func TestQueueKnowsBetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google", "entra")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.put(w.change(1, 2, "google"))
+		w.pass(2 * time.Second)
+		w.stop()
+		if err := os.Remove(filepath.Join(w.dir, "ledger.db")); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.put(w.change(1, 1, "entra"))
+		w.pass(2 * time.Second)
+		w.places["entra"].holds(1, 0)
+		w.happened("superseded", 1)
+		w.stop()
+	})
+}
+
 // Sightings that the mark covers are applied before anything is sent on the strength of that mark, even if both appear
 // at once; and a mark whose sightings cannot be read counts for nothing.
 func TestMarkCountsAfterItsSightings(t *testing.T) {
@@ -378,15 +452,20 @@ func TestNewerChangeReplacesWaitingOne(t *testing.T) {
 		w := newWorld(t, "google", "entra")
 		google, entra := w.places["google"], w.places["entra"]
 		google.fails(errDown)
-		entra.fails(errDown)
+		entra.fails(target.ErrDenied)
+		entra.checksWith(target.ErrDenied)
 		w.start()
 		w.watched()
 		w.put(w.change(1, 1, "google", "entra"))
 		w.pass(2 * time.Second)
 		w.put(w.change(1, 2, "google")) // the account left entra's filter: its old password must not go there any more
 		w.pass(2 * time.Second)
+		if s := w.status("entra"); s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
 		google.fails(nil)
 		entra.fails(nil)
+		entra.checksWith(nil)
 		w.pass(quiet)
 		google.holds(1, 2)
 		google.inOrder()
@@ -661,6 +740,13 @@ func TestStop(t *testing.T) {
 				if took := time.Since(stopping); took != c.stops {
 					t.Errorf("stopped after %v", took)
 				}
+				w.open()
+				for _, i := range w.queue.Items() {
+					if i.Attempts != 0 || i.Class != "" {
+						t.Errorf("what was given up counts: %+v", i)
+					}
+				}
+				w.close()
 				p.fails(nil)
 				w.start()
 				w.watched()

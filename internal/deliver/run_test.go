@@ -48,11 +48,11 @@ func TestRun(t *testing.T) {
 				w.put(w.change(n, version+1, "google", "entra"))
 				if version%3 == 0 {
 					w.sight(n, version+1)
-					w.mark(time.Now())
 				}
 			}
 		})
 	}
+	w.mark(time.Now())
 	agents.Wait()
 	waiting.Wait()
 	_ = w.f.Status()
