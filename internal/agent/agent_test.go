@@ -21,7 +21,6 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
-	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
@@ -386,6 +385,13 @@ func TestDirectoryDownAndUp(t *testing.T) {
 		if !s.agent.Status().Directory.Up {
 			s.Error("status says down")
 		}
+
+		// A short outage is over as soon as it is: the pauses begin anew.
+		s.setDown(true)
+		s.after(watchEvery + 10*ms)
+		s.setDown(false)
+		s.after(50 * ms)
+		s.expectEvents(map[string]uint64{"directory-down": 2, "directory-up": 3})
 	})
 }
 
@@ -407,13 +413,54 @@ func TestDirectoryDownFromTheStart(t *testing.T) {
 	})
 }
 
+// A search that was under way when the DC went away is no answer, also not to a capture that had its time.
+func TestDirectoryGoesDownDuringTheLastLook(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		s.start()
+		s.hook("alice", "new")
+		s.after(100 * time.Second)
+		s.slow(time.Minute)
+		s.after(100 * time.Second)
+		s.setDown(true)
+		s.after(10 * time.Minute)
+		s.expectWaiting(1)
+		s.expectEvents(map[string]uint64{"capture-damaged": 0, "never-committed": 0})
+	})
+}
+
+// What a search says that began before the capture was taken is no proof of it.
+func TestProofIsYoungerThanTheCapture(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "new")
+		s.slow(20 * ms)
+		s.start()
+		s.after(time.Second + 100*ms)
+		s.hook("alice", "older")
+		s.after(10 * ms)
+		h := s.hook("alice", "new")
+		s.after(100 * ms)
+		files := s.list(s.outgoing, change.Suffix)
+		if len(files) != 1 {
+			s.Fatalf("%d changes", len(files))
+		}
+		b, err := os.ReadFile(files[0])
+		if err != nil {
+			s.Fatal(err)
+		}
+		if c, err := change.Parse(b); err != nil || c.Proven.Before(h.Time) {
+			s.Errorf("captured at %v, proven at %v, %v", h.Time, c.Proven, err)
+		}
+	})
+}
+
 // An outage in the middle of handing over: the filter could not be asked.
 func TestDirectoryGoesDownBetweenProofAndRoute(t *testing.T) {
 	test(t, func(s *site) {
 		alice := s.create("alice", "old")
 		s.start()
 		s.after(time.Minute)
-		s.latency = 10 * ms
+		s.slow(10 * ms)
 		s.set(alice, "new")
 		s.hook("alice", "new")
 		s.after(15 * ms) // the search is answered, the filter's is on its way
@@ -500,7 +547,7 @@ func (s *site) leave(name string, b []byte) {
 func TestStopWhileCapturesWait(t *testing.T) {
 	test(t, func(s *site) {
 		alice := s.create("alice", "old")
-		s.latency = 10 * ms
+		s.slow(10 * ms)
 		s.start()
 		s.hook("alice", "new")
 		s.after(15 * ms)
@@ -563,25 +610,35 @@ func TestOneOfTwoTargets(t *testing.T) {
 
 // The capture names alice; before it is looked at she is called alicia.
 func TestRenamedBetweenCaptureAndProof(t *testing.T) {
-	for name, agentRuns := range map[string]bool{"while the agent runs": true, "while it is down": false} {
+	for name, when := range map[string]struct{ hook, rename, after func(*site) }{
+		"while the agent runs": {
+			hook:   func(s *site) { s.slow(10 * ms) },
+			rename: func(*site) {},
+			after:  func(*site) {},
+		},
+		"while the agent is down": {
+			hook:   func(s *site) { s.stop() },
+			rename: func(*site) {},
+			after:  func(s *site) { s.after(time.Hour); s.start() },
+		},
+		"while the DC does not answer": {
+			hook:   func(*site) {},
+			rename: func(s *site) { s.after(50 * ms); s.setDown(true) },
+			after:  func(s *site) { s.after(time.Hour); s.slow(10 * ms); s.setDown(false) },
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(s *site) {
 				alice := s.create("alice", "old")
 				s.start()
 				s.after(5 * time.Minute)
-				if agentRuns {
-					s.latency = 10 * ms
-				} else {
-					s.stop()
-				}
+				when.hook(s)
 				s.hook("alice", "new")
+				when.rename(s)
 				s.set(alice, "new")
 				s.rename(alice, "alicia")
-				if !agentRuns {
-					s.after(time.Hour)
-					s.start()
-				}
-				s.after(2 * time.Second)
+				when.after(s)
+				s.after(4 * time.Second)
 				s.expect("alicia=new")
 				s.after(10 * time.Minute)
 				s.expect()
@@ -614,6 +671,14 @@ func TestCapturesWithoutName(t *testing.T) {
 		s.set(bob, "same")
 		s.after(10 * ms)
 		s.expect("alice=same", "alice=same", "bob=same", "bob=same")
+
+		// Or one capture was lost: it serves both all the same.
+		s.hook("", "twin")
+		s.after(50 * ms)
+		s.set(alice, "twin")
+		s.set(bob, "twin")
+		s.after(10 * ms)
+		s.expect("alice=twin", "bob=twin")
 
 		s.hook("", "forged")
 		s.after(10 * time.Minute)
@@ -678,7 +743,7 @@ func TestCaptureWithoutNameOverAnOutage(t *testing.T) {
 		alice := s.create("alice", "old")
 		s.start()
 		s.after(5 * time.Minute)
-		s.latency = 5 * ms
+		s.slow(5 * ms)
 		s.hook("", "new")
 		s.after(20 * ms)
 		s.setDown(true)
@@ -729,6 +794,28 @@ func TestRefusedSearch(t *testing.T) {
 			s.Errorf("the capture was not set aside: %v", err)
 		}
 		s.expectEvents(map[string]uint64{"capture-damaged": 1, "never-committed": 0})
+	})
+}
+
+func TestThousandsWaitAtTheStart(t *testing.T) {
+	test(t, func(s *site) {
+		var newest string
+		for range batch + 44 {
+			newest = s.hook("alice", "new").FileName()
+			s.after(ms)
+		}
+		s.start()
+		s.after(0)
+		s.expectWaiting(batch + 44)
+		s.stop()
+
+		agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Log: s.events})
+		if err != nil {
+			s.Fatal(err)
+		}
+		if n := agent.scan(s.Context(), map[string]time.Time{}); n != batch || !agent.docket.holds(newest) {
+			s.Errorf("%d captures were taken in at once, the newest among them: %v", n, agent.docket.holds(newest))
+		}
 	})
 }
 
@@ -814,17 +901,12 @@ func TestFloodDelaysNobody(t *testing.T) {
 	test(t, func(s *site) {
 		alice := s.create("alice", "old")
 		bob := s.create("bob", "old")
-		s.latency = ms
+		s.slow(ms)
 		s.start()
 		s.after(time.Second)
 		flood := func(n int, name func(n int) string) {
 			for i := range n {
-				evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
-				if err != nil {
-					s.Fatal(err)
-				}
-				h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: name(i)}
-				s.agent.docket.add(&pending{file: h.FileName(), header: h, seen: time.Now(), evidence: evidence})
+				s.agent.docket.add(waiting(s.T, name(i)))
 			}
 		}
 		flood(10_000, func(n int) string { return fmt.Sprint("ghost", n) })
@@ -867,7 +949,7 @@ func TestFloodInOneName(t *testing.T) {
 		}
 		s.hook("alice", "new")
 		s.set(alice, "new")
-		s.after(ms)
+		s.after(4 * ms)
 		s.expect("alice=new")
 		before, _, _ := s.counts()
 		s.after(10 * time.Minute)
@@ -990,11 +1072,12 @@ func TestRun(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- agent.Run(ctx) }()
 	s.hook("alice", "new")
-	for deadline := time.Now().Add(10 * time.Second); len(s.changes()) == 0; time.Sleep(ms) {
+	for deadline := time.Now().Add(30 * time.Second); agent.Status().Captures.Proven == 0; time.Sleep(ms) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing was handed over")
 		}
 	}
+	s.expect("alice=new")
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

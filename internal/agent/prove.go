@@ -60,7 +60,7 @@ func (a *Agent) look(ctx context.Context, dc Directory, s *subject) {
 		switch {
 		case f.verdict == proof.Current:
 			if err := a.handOver(ctx, dc, f, account, began); err != nil {
-				a.complain(ctx, dc, f, err)
+				a.complain(ctx, f, err)
 			}
 		case f.overdue:
 			a.dismiss(f, err)
@@ -171,12 +171,10 @@ func (a *Agent) finish(f finding, account directory.Account) error {
 }
 
 // complain about a proven capture that could not be handed over. It stays and is looked at again.
-func (a *Agent) complain(ctx context.Context, dc Directory, f finding, err error) {
+func (a *Agent) complain(ctx context.Context, f finding, err error) {
 	switch {
-	case ctx.Err() != nil:
-	case errors.Is(err, directory.ErrUnavailable):
-		a.link.lost(dc, err)
-	case errors.Is(err, directory.ErrNotFound): // deleted since the search: the next one says so
+	case ctx.Err() != nil, errors.Is(err, directory.ErrUnavailable), errors.Is(err, directory.ErrNotFound):
+		// The DC went away, or the account, after the search. The next one deals with it.
 	case errors.Is(err, errGone):
 		a.docket.remove(f.pending) // what is there now will be met by the next scan
 	default:

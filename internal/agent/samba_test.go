@@ -17,10 +17,10 @@ import (
 // samba is a domain controller in memory that behaves like Samba where the agent can notice: a change is visible when it is
 // committed and not before, moves the stamp and the USN, and a connection's searches are worked off in turn.
 type samba struct {
-	turn    chan struct{} // held by the search that is worked off
-	latency time.Duration // of each search
+	turn chan struct{} // held by the search that is worked off
 
 	mu         sync.Mutex
+	latency    time.Duration // of each search
 	accounts   map[dsdb.GUID]*directory.Account
 	usn        uint64
 	invocation dsdb.GUID
@@ -101,6 +101,13 @@ func (s *samba) stamp(guid dsdb.GUID) dsdb.Stamp {
 	return s.accounts[guid].Stamp
 }
 
+// slow makes each search that begins from now on take that long.
+func (s *samba) slow(latency time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latency = latency
+}
+
 func (s *samba) setDown(down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +146,11 @@ func (c *connection) search(ctx context.Context, run func() error) error {
 		return ctx.Err()
 	}
 	defer func() { <-c.turn }()
+	c.mu.Lock()
+	latency := c.latency
+	c.mu.Unlock()
 	select {
-	case <-time.After(c.latency):
+	case <-time.After(latency):
 	case <-ctx.Done():
 		return ctx.Err()
 	}

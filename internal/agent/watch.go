@@ -150,7 +150,7 @@ func (w *watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error 
 		return nil
 	}
 	err := dc.Changed(ctx, fromUSN, nil, func(a directory.Account) error {
-		if a.Stamp.IsZero() || a.Stamp.Equal(w.stamps[a.GUID]) {
+		if a.Stamp.Equal(w.stamps[a.GUID]) { // both are zero if the account never had a password
 			return nil
 		}
 		seen = append(seen, change.Sighting{Account: identity(a), Stamp: a.Stamp})

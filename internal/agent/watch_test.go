@@ -72,7 +72,7 @@ func TestAccountsWithoutPasswordAreNoSightings(t *testing.T) {
 func TestMark(t *testing.T) {
 	test(t, func(s *site) {
 		alice := s.create("alice", "old")
-		s.latency = 100 * ms
+		s.slow(100 * ms)
 		s.start()
 		s.after(watchEvery * 10)
 		changed := time.Now()
