@@ -1,9 +1,14 @@
 package google_test
 
 import (
+	"encoding/pem"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -116,19 +121,39 @@ func TestEachHashHasItsOwnSalt(t *testing.T) {
 	}
 }
 
-// The user has just chosen this password: whatever an administrator asked for before, no other has to be chosen.
-func TestMustChangeIsTakenBack(t *testing.T) {
+// What is sent is the password and nothing else of the user. That no other has to be chosen at the next login is said, since
+// Google keeps what an update leaves out: the user has just chosen this one, whatever an administrator asked for before.
+func TestBody(t *testing.T) {
 	sb := start(t, sandbox.Options{})
-	err := sb.AddUser(sandbox.User{Cloud: sandbox.Google, Name: "liz@example.com", Passwords: []sandbox.Password{{Value: "x", MustChange: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := set(t, open(t, options(sb)), "liz@example.com", good); err != nil {
-		t.Fatal(err)
-	}
-	liz, _ := sb.State().User(sandbox.Google, "liz@example.com")
-	if now, _ := liz.Current(); now.MustChange {
-		t.Error("the user has to choose another password")
+	for format, want := range map[string]string{
+		google.Cleartext:   `^{"changePasswordAtNextLogin":false,"password":"Correct-Horse-7"}$`,
+		google.CryptSHA512: `^{"changePasswordAtNextLogin":false,"hashFunction":"crypt","password":"\$6\$rounds=10000\$[./0-9A-Za-z]{16}\$[./0-9A-Za-z]{86}"}$`,
+	} {
+		var body string
+		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if r.URL.Path == "/token" {
+				io.WriteString(w, `{"access_token": "x", "token_type": "Bearer", "expires_in": 3600}`)
+				return
+			}
+			text, _ := io.ReadAll(r.Body)
+			body = strings.TrimSpace(string(text))
+			io.WriteString(w, `{"id": "1"}`)
+		}))
+		o := options(sb)
+		o.PasswordFormat, o.Endpoint, o.CAFile = format, server.URL, filepath.Join(t.TempDir(), "ca.pem")
+		o.CredentialsFile = credentials(t, sb, sb.Google.TokenURL, server.URL+"/token")
+		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		if err := os.WriteFile(o.CAFile, certificate, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := set(t, open(t, o), "liz@example.com", good); err != nil {
+			t.Error(err)
+		}
+		if !regexp.MustCompile(want).MatchString(body) {
+			t.Errorf("%s: sent %s", format, body)
+		}
+		server.Close()
 	}
 }
 

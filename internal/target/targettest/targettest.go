@@ -246,7 +246,11 @@ func (s Suite) loginClasses(t *testing.T) {
 			defer s.Double.Behave(t)
 			tgt := s.fresh(t)
 			s.Double.Misbehave(t, Fault{Kind: kind, On: "token"})
+			logins := s.Double.Logins()
 			s.mustWrite(t, 0, func() { s.mustBe(t, s.attempt(t, tgt, s.Users[0], canaryFor(tgt)), want) })
+			if n := s.Double.Logins() - logins; n != 1 {
+				t.Errorf("%d requests for a token, want 1", n)
+			}
 			err := tgt.Check(t.Context())
 			s.mustBe(t, err, want)
 			mustNotLeak(t, err, canary)
@@ -391,8 +395,12 @@ func (s Suite) givesUp(t *testing.T) {
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("the hurried caller waited %v", took)
 			}
+			start = time.Now()
 			cancel()
 			hanging.Wait()
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("the cancelled caller waited another %v", took)
+			}
 		})
 	}
 }
