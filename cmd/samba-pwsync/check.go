@@ -125,8 +125,8 @@ func filterFaults(cfg *config.Config, path string) []config.Fault {
 			continue
 		}
 		if err := directory.ValidateFilter(filter); err != nil {
-			faults = append(faults, config.Fault{File: path, Key: key, Problem: err.Error(),
-				Remedy: "write an LDAP filter (RFC 4515), such as (memberOf=CN=Cloud,OU=Groups,DC=example,DC=com)"})
+			faults = append(faults, config.Fault{File: path, Key: key, Problem: fmt.Sprintf("%q is no LDAP filter", filter),
+				Remedy: "write one as RFC 4515 has it, such as (memberOf=CN=Cloud,OU=Groups,DC=example,DC=com)"})
 		}
 	}
 	return faults

@@ -125,11 +125,12 @@ func settle(f folder) (what string, err error) {
 		}
 		return what, nil
 	}
-	// It is ours alone while its files change hands, so that no name in it can become a link to something else meanwhile.
+	// It is ours alone while its files change hands, so that no name in it can become a link to something else meanwhile. No
+	// folder is to end with this mode: where the work is broken off, the next run takes it up.
 	if _, err := give(f.path, self()); err != nil {
 		return "", err
 	}
-	if err := os.Chmod(f.path, 0o700); err != nil {
+	if err := os.Chmod(f.path, 0o500); err != nil {
 		return "", err
 	}
 	if f.files != 0 {

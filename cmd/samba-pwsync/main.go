@@ -160,13 +160,19 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	return app
 }
 
+// flagWords writes the errors of package flag with the two dashes that --help shows.
+var flagWords = strings.NewReplacer(
+	"flag provided but not defined: -", "unknown flag --",
+	"flag needs an argument: -", "flag needs an argument: --",
+)
+
 // strict makes a command report flags that it does not know in our words, without its whole help.
 func strict(onUsageError *cli.OnUsageErrorFunc, command *cli.Command) {
 	if command != nil {
 		command.HideHelpCommand = true
 	}
 	*onUsageError = func(c *cli.Context, err error, _ bool) error {
-		return usagef(c, "%s", strings.Replace(err.Error(), "flag provided but not defined: -", "unknown flag --", 1))
+		return usagef(c, "%s", flagWords.Replace(err.Error()))
 	}
 }
 
@@ -187,10 +193,10 @@ func missingCommand(c *cli.Context) error {
 	return usagef(c, "%s needs a command", name)
 }
 
-// noArguments is the Before of commands that take flags only.
+// noArguments is the Before of commands that take flags only. It does not repeat the argument, which may be a password.
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
-		return usagef(c, "%s takes no argument %q", c.Command.HelpName, c.Args().First())
+		return usagef(c, "%s takes no arguments", c.Command.HelpName)
 	}
 	return nil
 }
