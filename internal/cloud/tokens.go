@@ -86,7 +86,7 @@ func (t *Tokens) judge(used Token, refusal *Refusal) error {
 		t.refused++
 	}
 	if t.refused > 1 {
-		return fmt.Errorf("%w: it does not take even a fresh access token (%v): compare this machine's clock with the real time", target.ErrDenied, refusal)
+		return fmt.Errorf("%w: it does not take even a fresh access token (%v): check this machine's clock, and whether our account there is disabled", target.ErrDenied, refusal)
 	}
 	return target.RetryAfter(fmt.Errorf("the access token has been revoked or has expired (%v); the next attempt gets a new one", refusal), time.Second)
 }
