@@ -64,7 +64,7 @@ type Options struct {
 	TenantID              string // or one of its domains
 	ClientID              string // the application
 	ClientSecretFile      string // either this,
-	ClientCertificateFile string // or this: PEM with key and certificate, or PKCS #12 without a password
+	ClientCertificateFile string // or this: PEM with key and certificate, or PKCS #12 without a password, in its old form (3DES, SHA-1)
 	AuthorityURL          string // empty: DefaultAuthorityURL
 	GraphURL              string // empty: DefaultGraphURL
 	CAFile                string // empty: the system's authorities

@@ -58,7 +58,7 @@ func newCredential(o Options, transport policy.Transporter) (azcore.TokenCredent
 		defer clear(text)
 		certificates, key, err := azidentity.ParseCertificates(text, nil)
 		if err != nil {
-			return nil, errors.New("reading certificate_file: it has to hold a certificate and its unencrypted RSA key, as PEM, or as PKCS #12 without a password")
+			return nil, errors.New("reading certificate_file: it has to hold a certificate and its unencrypted RSA key, as PEM, or as PKCS #12 without a password and in its old form (3DES, SHA-1)")
 		}
 		return credential(azidentity.NewClientCertificateCredential(o.TenantID, o.ClientID, certificates, key,
 			&azidentity.ClientCertificateCredentialOptions{ClientOptions: common, DisableInstanceDiscovery: true}))
