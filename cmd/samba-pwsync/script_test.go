@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 )
 
@@ -29,10 +31,11 @@ var nobody = account{65534, 65534}
 //
 //	gives CODE [as-nobody] COMMAND ARG...   runs it, and wants that exit code
 //	rights MODE OWNER FILE...               wants the mode as in ls -l; OWNER is self, nobody, or shared (self, group of nobody)
-//	appears FILE...                         waits until the files are there
+//	answers SOCKET...                       waits until a role answers there
 //	touched FILE, untouched FILE            notes when the file changed; wants it not to have changed since
 //
-// In files that end in .toml, $WORK stands for the folder of the script, and $TARGETS for two targets in the cloud sandbox.
+// In files that end in .toml, $WORK stands for the folder of the script, $TARGETS for two targets in the cloud sandbox, and
+// $GOOGLE_KEY, $CA, $AUTHORITY and $GRAPH for what they name.
 func TestScripts(t *testing.T) {
 	sb := startSandbox(t)
 	reachable(t, filepath.Dir(lookPath(t, "samba-pwsync")))
@@ -42,7 +45,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
-			return errors.Join(reach(env.WorkDir), expand(env.WorkDir, sb.TargetsFile))
+			return errors.Join(reach(env.WorkDir), expand(env.WorkDir, sb))
 		},
 		Condition: func(condition string) (bool, error) {
 			if condition != "root" {
@@ -53,7 +56,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"gives":     gives,
 			"rights":    rights,
-			"appears":   appears,
+			"answers":   answers,
 			"touched":   func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(args[0], changed(ts, args[0])) },
 			"untouched": untouched,
 		},
@@ -104,11 +107,13 @@ func reachable(t *testing.T, dir string) {
 	}
 }
 
-func expand(dir, targetsFile string) error {
-	targets, err := os.ReadFile(targetsFile)
+func expand(dir string, sb *sandbox.Sandbox) error {
+	targets, err := os.ReadFile(sb.TargetsFile)
 	if err != nil {
 		return err
 	}
+	words := strings.NewReplacer("$WORK", dir, "$TARGETS", string(targets), "$GOOGLE_KEY", sb.GoogleCredentialsFile,
+		"$CA", sb.CAFile, "$AUTHORITY", sb.Microsoft.AuthorityURL, "$GRAPH", sb.Microsoft.GraphURL)
 	files, err := filepath.Glob(filepath.Join(dir, "*.toml"))
 	if err != nil {
 		return err
@@ -118,8 +123,7 @@ func expand(dir, targetsFile string) error {
 		if err != nil {
 			return err
 		}
-		expanded := strings.NewReplacer("$WORK", dir, "$TARGETS", string(targets)).Replace(string(text))
-		if err := os.WriteFile(file, []byte(expanded), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(words.Replace(string(text))), 0o644); err != nil {
 			return err
 		}
 	}
@@ -172,14 +176,18 @@ func lsMode(m fs.FileMode) string {
 	return string(text)
 }
 
-func appears(ts *testscript.TestScript, _ bool, args []string) {
-	for _, file := range args {
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			if _, err := os.Stat(ts.MkAbs(file)); err == nil {
-				break
-			} else if time.Now().After(deadline) {
-				ts.Fatalf("%s does not appear", file)
-			}
+func answers(ts *testscript.TestScript, _ bool, args []string) {
+	for _, socket := range args {
+		ts.Check(untilAnswers(ts.MkAbs(socket)))
+	}
+}
+
+// untilAnswers waits until a role answers at its socket.
+func untilAnswers(socket string) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var status map[string]any
+		if err := control.Get(context.Background(), socket, "/status", &status); err == nil || time.Now().After(deadline) {
+			return err
 		}
 	}
 }
