@@ -851,6 +851,27 @@ func TestDamagedCaptures(t *testing.T) {
 	})
 }
 
+func TestTornFilesAreForgottenWithTheirFiles(t *testing.T) {
+	test(t, func(s *site) {
+		s.start()
+		s.stop()
+		h, b := s.captured("alice", "new")
+		s.write(h.FileName(), b[:100])
+		torn := map[string]time.Time{}
+		s.agent.scan(s.Context(), torn)
+		if len(torn) != 1 {
+			s.Errorf("%d torn files are known", len(torn))
+		}
+		if err := os.Remove(filepath.Join(s.incoming, h.FileName())); err != nil {
+			s.Fatal(err)
+		}
+		s.agent.scan(s.Context(), torn)
+		if len(torn) != 0 {
+			s.Errorf("%d torn files are known after they are gone", len(torn))
+		}
+	})
+}
+
 func TestCaptureOfAnotherKey(t *testing.T) {
 	test(t, func(s *site) {
 		s.start()

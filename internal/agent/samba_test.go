@@ -138,7 +138,7 @@ type connection struct {
 
 func (c *connection) Close() error { return nil }
 
-// search waits for its turn and then runs with c.mu held.
+// search waits for its turn and then runs with c.mu held; half of the time goes by before that, half after.
 func (c *connection) search(ctx context.Context, run func() error) error {
 	select {
 	case c.turn <- struct{}{}:
@@ -147,19 +147,32 @@ func (c *connection) search(ctx context.Context, run func() error) error {
 	}
 	defer func() { <-c.turn }()
 	c.mu.Lock()
-	latency := c.latency
+	half := c.latency / 2
 	c.mu.Unlock()
-	select {
-	case <-time.After(latency):
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := pause(ctx, half); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	err := run()
+	c.mu.Unlock()
+	if err := pause(ctx, half); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down || c.generation != c.samba.generation {
 		return fmt.Errorf("searching: %w", directory.ErrUnavailable)
 	}
-	return run()
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {

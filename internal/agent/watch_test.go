@@ -74,7 +74,7 @@ func TestMark(t *testing.T) {
 		alice := s.create("alice", "old")
 		s.slow(100 * ms)
 		s.start()
-		s.after(watchEvery * 10)
+		s.after(watchEvery*10 + 70*ms) // the DC's highest USN has been read, and the answer is on its way
 		changed := time.Now()
 		s.set(alice, "new")
 		s.sighted()
