@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+)
+
+// Errors as the packages below make them, each with a word of what to do. testdata/script has those that can be had without a
+// domain controller.
+func TestHints(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for _, tc := range []struct {
+		name string
+		err  error
+		want string // empty: there is no advice
+	}{
+		{"usage", &usageError{"unknown flag --x", "samba-pwsync serve"}, "samba-pwsync serve --help"},
+		{"configuration", config.Faults{{File: "f", Problem: "is wrong"}}, "samba-pwsync.toml(5)"},
+		{"no target", errNoTarget, "samba-pwsync.toml(5)"},
+		{"no user", fmt.Errorf("looking up: %w", user.UnknownUserError("pw")), "useradd --system --home /nonexistent --shell /usr/sbin/nologin pw"},
+		{"locked", fmt.Errorf("locking: %w", errLocked), "systemctl status"},
+		{"other owner", fmt.Errorf("locking: %w", errOtherOwner), "samba-pwsync init --user root"},
+		{"strangers", fmt.Errorf("keys: %w", errStrangers), "samba-pwsync init"},
+		{"no DC", fmt.Errorf("connecting: %w: %w", directory.ErrUnavailable, refused), "systemctl status samba-ad-dc"},
+		{"ordinary socket", fmt.Errorf("connecting: %w", directory.ErrNotPrivileged), "ldap_priv/ldapi"},
+		{"no root at the DC", fmt.Errorf("connecting: %w", &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}), "run it as root"},
+		{"denied", fmt.Errorf("checking: %w: grant this", target.ErrDenied), "docs/operating.md"},
+		{"no root", &fs.PathError{Op: "open", Path: "/x", Err: syscall.EACCES}, "run it as root"},
+		{"no root to give away", &fs.PathError{Op: "lchown", Path: "/x", Err: syscall.EPERM}, "run it as root"},
+		{"no state folder", &fs.PathError{Op: "open", Path: "/x", Err: syscall.ENOENT}, "samba-pwsync init"},
+		{"port refused", fmt.Errorf("talking to the server: %w", refused), "HTTPS_PROXY"},
+		{"no such host", fmt.Errorf("looking up: %w", &net.DNSError{Err: "no such host", Name: "x"}), "HTTPS_PROXY"},
+		{"something else", errors.New("disk on fire"), ""},
+	} {
+		got := hints(tc.err)
+		if tc.want == "" {
+			if len(got) != 0 {
+				t.Errorf("%s: %q", tc.name, got)
+			}
+		} else if !slices.ContainsFunc(got, func(hint string) bool { return strings.Contains(hint, tc.want) }) {
+			t.Errorf("%s: %q, want one with %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("x"), exitFailed},
+		{&codedError{code: exitAttention}, exitAttention},
+		{fmt.Errorf("wrapped: %w", &codedError{exitUsage, errors.New("x")}), exitUsage},
+		{fmt.Errorf("wrapped: %w", &usageError{"x", "y"}), exitUsage},
+		{fmt.Errorf("wrapped: %w", config.Faults{{}}), exitUsage},
+		{fmt.Errorf("wrapped: %w", errNoTarget), exitUsage},
+		{errors.Join(&codedError{exitUsage, errors.New("x")}, errors.New("closing")), exitUsage},
+	} {
+		if got := exitCode(tc.err); got != tc.want {
+			t.Errorf("%v: %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
