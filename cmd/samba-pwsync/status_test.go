@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+)
+
+// healthy is a report of an installation that needs nobody.
+func healthy() *report {
+	at := time.Date(2020, 1, 2, 3, 4, 5, 0, time.Local)
+	return &report{
+		Version: "1.0",
+		Agent: &agent.Status{
+			Directory: agent.DirectoryStatus{Up: true, Since: at, DC: "dc1.example.com", NTHash: "stored"},
+			Captures:  agent.CaptureStatus{Pending: 1, Proven: 2, Unwanted: 3, Never: 4},
+		},
+		Forwarder: &deliver.Status{
+			Watch: deliver.WatchStatus{AsOf: at, Fresh: true},
+			Targets: []deliver.TargetStatus{{
+				Name: "google", State: deliver.Up, Waiting: 5, Delivered: 6, LastDelivered: at, Median: 1234567890,
+			}},
+		},
+		Attention: []string{},
+	}
+}
+
+func printed(t *testing.T, r *report) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.print(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestStatusOfTheHealthy(t *testing.T) {
+	r := healthy()
+	r.judge()
+	const want = `agent      running
+directory  dc1.example.com answers since 2020-01-02 03:04:05
+captures   1 waiting, 2 proven, 4 never committed, 3 unwanted
+forwarder  running
+watch      fresh, directory seen as of 2020-01-02 03:04:05
+google     up; 5 waiting, 0 parked, 6 accounts delivered, last 2020-01-02 03:04:05, median 1.235s after the change
+`
+	if got := printed(t, r); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestWhatNeedsAttention(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		ill  func(*report)
+		want string // the one line of attention
+	}{
+		{"no agent", func(r *report) { r.Agent = nil }, "the agent is not running"},
+		{"no forwarder", func(r *report) { r.Forwarder = nil }, "the forwarder is not running"},
+		{"no directory", func(r *report) { r.Agent.Directory.Up, r.Agent.Directory.Error = false, "gone" }, "the directory does not answer: gone"},
+		{"no hashes", func(r *report) { r.Agent.Directory.NTHash = "missing" }, "stores no NT hashes"},
+		{"denied", func(r *report) {
+			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Denied, "grant it"
+		}, "target google denies access: grant it"},
+		{"down", func(r *report) {
+			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Down, "503"
+		}, "target google is down: 503"},
+		{"parked", func(r *report) { r.Forwarder.Parked = []deliver.ParkedStatus{{Account: "liz"}} }, "1 parked"},
+		{"stale", func(r *report) { r.Forwarder.Watch.Fresh = false }, "the watch is stale: 5 changes"},
+		{"damaged", func(r *report) { r.Damaged = 2 }, "2 files made no sense"},
+	} {
+		r := healthy()
+		tc.ill(r)
+		r.judge()
+		if len(r.Attention) != 1 || !strings.Contains(r.Attention[0], tc.want) {
+			t.Errorf("%s: %q, want one with %q", tc.name, r.Attention, tc.want)
+		}
+		if text := printed(t, r); strings.Count(text, "ATTENTION") != 1 {
+			t.Errorf("%s is printed as\n%s", tc.name, text)
+		}
+	}
+}
+
+// A throttled target, and a watch that is stale while nothing waits for it, mend themselves.
+func TestWhatNeedsNone(t *testing.T) {
+	r := healthy()
+	r.Forwarder.Targets[0] = deliver.TargetStatus{Name: "google", State: deliver.Throttled}
+	r.Forwarder.Watch = deliver.WatchStatus{}
+	r.judge()
+	if len(r.Attention) != 0 {
+		t.Errorf("%q", r.Attention)
+	}
+}
+
+// Who may name accounts in the directory must not get at the administrator's terminal.
+func TestStatusMovesNoCursor(t *testing.T) {
+	r := healthy()
+	r.Forwarder.Parked = []deliver.ParkedStatus{{
+		Target: "google", Account: "liz\x1b[2J", User: "liz\u202e@example.com", Reason: "no\r\nsuch\tuser", Since: time.Now(),
+	}}
+	r.judge()
+	text := printed(t, r)
+	if strings.ContainsAny(text, "\x1b\r\t\u202e") || strings.Count(text, "\n") != 8 {
+		t.Errorf("%q", text)
+	}
+	if !strings.Contains(text, "liz\ufffd[2J at google (liz\ufffd@example.com)") {
+		t.Errorf("the rest is not there: %q", text)
+	}
+}
+
+// The names in JSON are a contract with scripts.
+func TestJSON(t *testing.T) {
+	r := healthy()
+	r.Agent.Directory.Error = "e"
+	r.Agent.Captures.Oldest, r.Agent.Watch.Mark = r.Agent.Directory.Since, r.Agent.Directory.Since
+	r.Forwarder.Targets[0].Since, r.Forwarder.Targets[0].Error = r.Agent.Directory.Since, "e"
+	r.Forwarder.Parked = []deliver.ParkedStatus{{Since: time.Now()}}
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(text, &tree); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"":                    "agent attention captures damaged forwarder version",
+		"agent":               "captures directory watch",
+		"agent.directory":     "dc error nt_hash since up",
+		"agent.captures":      "damaged never oldest pending proven unprovable unwanted",
+		"agent.watch":         "invocation_id mark usn",
+		"forwarder":           "parked targets watch",
+		"forwarder.watch":     "as_of fresh",
+		"forwarder.targets.0": "delivered error last_delivered median_ns name parked since state waiting",
+		"forwarder.parked.0":  "account class guid reason since target user version",
+	} {
+		var at any = tree
+		for name := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '.' }) {
+			if list, ok := at.([]any); ok {
+				at = list[0]
+			} else {
+				at = at.(map[string]any)[name]
+			}
+		}
+		if got := strings.Join(keys(at.(map[string]any)), " "); got != want {
+			t.Errorf("%q holds %s, want %s", path, got, want)
+		}
+	}
+}
+
+func keys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
