@@ -21,11 +21,11 @@ var (
 // remedies of a configuration's faults, which belong to their lines, and what a target's refusal says to grant.
 func hints(err error) []string {
 	var (
-		usage   *usageError
-		faults  config.Faults
-		nobody  user.UnknownUserError
-		manual  = "every key is explained in samba-pwsync.toml(5)"
-		private = "the privileged socket is ldap_priv/ldapi below the folder that this prints: testparm -s --parameter-name='private dir'"
+		usage  *usageError
+		faults config.Faults
+		nobody user.UnknownUserError
+		manual = "every key is explained in samba-pwsync.toml(5)"
+		socket = "[directory] url has to name the privileged socket, ldap_priv/ldapi below the folder that this prints: testparm -s --parameter-name='private dir'"
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -44,9 +44,9 @@ func hints(err error) []string {
 	case errors.Is(err, errStrangers):
 		return []string{"write the right public key: samba-pwsync init"}
 	case errors.Is(err, directory.ErrNotPrivileged):
-		return []string{"name it in [directory] url", private}
+		return []string{socket}
 	case errors.Is(err, directory.ErrUnavailable):
-		return []string{"is the DC running? systemctl status samba-ad-dc", "does [directory] url name its socket? " + private}
+		return []string{"is the DC running? systemctl status samba-ad-dc", socket}
 	case errors.Is(err, target.ErrDenied):
 		return []string{"docs/operating.md lists, target by target, what has to be granted"}
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):

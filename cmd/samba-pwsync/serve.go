@@ -110,6 +110,7 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 		}
 	}
 
+	log.Started(version, role, targetNames(cfg))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range parts {
 		group.Go(func() error { return p.run(ctx) })

@@ -51,6 +51,11 @@ func stamp(c change.Change) slog.Attr { return slog.Uint64("stamp", uint64(c.Sta
 func took(d time.Duration) slog.Attr  { return slog.Duration("took", d.Round(100*time.Microsecond)) }
 func failed(err error) slog.Attr      { return slog.String("error", err.Error()) }
 
+// Started: the process serves a role, or all of them.
+func (l *Log) Started(version, role string, targets []string) {
+	l.write(slog.LevelInfo, "started", "serving", slog.String("version", version), slog.String("role", role), slog.Any("targets", targets))
+}
+
 // Events of the agent.
 
 // Proven: the directory holds the captured password; the change has been handed to the forwarder.
