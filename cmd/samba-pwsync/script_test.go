@@ -20,7 +20,11 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 )
 
+// noPause keeps the race detector from letting each process of the tests wait for a second before it ends.
+const noPause = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", noPause)
 	testscript.Main(m, map[string]func(){"samba-pwsync": main})
 }
 
@@ -45,6 +49,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GORACE", noPause)
 			return errors.Join(reach(env.WorkDir), expand(env.WorkDir, sb))
 		},
 		Condition: func(condition string) (bool, error) {
