@@ -109,7 +109,9 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := errors.New("stop")
-	err = db.Update(func(tx Tx) error { return errors.Join(tx.Delete(things, key(0)), tx.Put(things, key(1), value(1)), stop) })
+	err = db.Update(func(tx Tx) error {
+		return errors.Join(tx.Delete(things, key(0)), tx.Put(things, key(1), value(1)), stop)
+	})
 	if !errors.Is(err, stop) {
 		t.Error(err)
 	}

@@ -99,10 +99,12 @@ func Parse(b []byte) (Change, error) {
 	}
 }
 
-// Sighting is the password version that the directory holds for an account.
+// Sighting is the password version that the directory holds for an account, or that the account is no more.
 type Sighting struct {
 	Account Account    `json:"account"`
-	Stamp   dsdb.Stamp `json:"stamp"`
+	Stamp   dsdb.Stamp `json:"stamp"`           // zero if Gone
+	Gone    bool       `json:"gone,omitempty"`  // the account was deleted: nothing that waits for it is current
+	Reset   bool       `json:"reset,omitempty"` // the directory was restored or rolled back: the stamp holds, even if it is older than one seen before
 }
 
 // MarshalSightings returns the bytes of a file of sightings.

@@ -36,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("came back as %+v, %v", got, err)
 	}
-	s := []Sighting{{want.Account, want.Stamp}}
+	s := []Sighting{{Account: want.Account, Stamp: want.Stamp}, {Account: want.Account, Gone: true}}
 	b, err = MarshalSightings(s)
 	if err != nil {
 		t.Fatal(err)

@@ -90,7 +90,11 @@ func (s *Spool) list(dir string) ([]string, error) {
 	return names, nil
 }
 
-// Read returns at most limit bytes of a file; a larger one is an error. A file that is gone is fs.ErrNotExist.
+// ErrTooLarge means that a file is larger than anything that belongs into the spool.
+var ErrTooLarge = errors.New("file is too large")
+
+// Read returns the bytes of a file of at most limit bytes. Errors: ErrTooLarge, fs.ErrNotExist for a file that is gone, and what
+// the disk says, which tells nothing about the file: a later try may succeed.
 func (s *Spool) Read(name string, limit int) ([]byte, error) {
 	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -102,7 +106,7 @@ func (s *Spool) Read(name string, limit int) ([]byte, error) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	if len(b) > limit {
-		return nil, fmt.Errorf("reading %s: larger than %d bytes", name, limit)
+		return nil, fmt.Errorf("reading %s: %w: more than %d bytes", name, ErrTooLarge, limit)
 	}
 	return b, nil
 }

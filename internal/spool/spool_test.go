@@ -35,8 +35,8 @@ func TestPutListReadRemove(t *testing.T) {
 	if b, err := s.Read("1.capture", 100); err != nil || string(b) != "1.capture" {
 		t.Errorf("read: %q, %v", b, err)
 	}
-	if _, err := s.Read("1.capture", 3); err == nil {
-		t.Error("a file over the limit was read")
+	if _, err := s.Read("1.capture", 3); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a file over the limit: %v", err)
 	}
 	for range 2 {
 		if err := s.Remove("1.capture"); err != nil {
