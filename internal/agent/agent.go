@@ -8,9 +8,9 @@
 // Why: what the hook was shown may be refused by Samba afterwards, or be anybody's invention. The process that can ask the
 // directory never sees a password; the process that sees passwords cannot ask.
 //
-// How, in files: link.go holds the connection to the DC, intake.go reads captures, docket.go decides whose turn it is,
-// prove.go asks and acts on the answer, watch.go follows the stamps. A capture's file stays until its fate is sealed, and each
-// step may be repeated after a crash: nothing is remembered but the files, and where the watch stood.
+// How: link.go holds the connection to the DC, intake.go reads captures, docket decides whose turn it is, prove.go asks and acts
+// on the answer, watch follows the stamps. A capture's file stays until its fate is sealed, and each step may be repeated after a
+// crash: nothing is remembered but the files, and where the watch stood.
 //
 // Whom it trusts: the DC behind Dial, and root. A capture's header is a claim: it chooses whom to ask about, never the answer.
 // Anybody in the domain can have captures made, with any name and as many as he likes: they cost at most a search each time that
@@ -22,11 +22,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/watch"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
@@ -73,8 +76,8 @@ type Agent struct {
 	routes   *route.Table
 	log      *event.Log
 	link     *link
-	docket   *docket
-	watch    *watch
+	docket   *docket.Docket
+	watch    *watch.Watch
 }
 
 // New opens the folders. Nothing runs yet.
@@ -94,7 +97,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening outgoing: %w", err)
 	}
-	docket := newDocket(o.ConfirmTimeout)
+	d := docket.New(o.ConfirmTimeout)
 	return &Agent{
 		incoming: incoming,
 		outgoing: outgoing,
@@ -102,13 +105,24 @@ func New(o Options) (*Agent, error) {
 		routes:   o.Routes,
 		log:      o.Log,
 		link:     newLink(o.Dial, o.Log),
-		docket:   docket,
-		watch:    newWatch(sightings, filepath.Join(o.StateDir, "watch.json"), o.Host, o.ConfirmTimeout, docket, o.Log),
+		docket:   d,
+		watch: watch.New(watch.Options{
+			Spool:  sightings,
+			File:   filepath.Join(o.StateDir, "watch.json"),
+			Host:   o.Host,
+			Lag:    o.ConfirmTimeout,
+			Docket: d,
+			Log:    o.Log,
+		}),
 	}, nil
 }
 
-// scanEvery is how often incoming is read when nothing announces a new file: notification is only a hint.
-const scanEvery = 2 * time.Second
+const (
+	// scanEvery is how often incoming is read when nothing announces a new file: notification is only a hint.
+	scanEvery = 2 * time.Second
+	// watchEvery is the time between two passes of the watch.
+	watchEvery = time.Second
+)
 
 // Run works until ctx ends, and then returns nil; captures that still wait stay in their folder. An error means that it could
 // not start.
@@ -131,11 +145,40 @@ func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
 	a.link.close()
 }
 
+// follow has the watch make its passes, while the DC answers, until ctx ends. While it does not, no mark is written, and the
+// forwarder sees the watch grow stale.
+func (a *Agent) follow(ctx context.Context) {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	healthy := true
+	for {
+		dc, err := a.link.get(ctx)
+		if err != nil {
+			return
+		}
+		err = a.watch.Pass(ctx, dc)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, directory.ErrUnavailable):
+			a.link.lost(dc, err)
+		case err != nil && healthy:
+			a.log.AgentTrouble("watching the directory", err)
+		}
+		healthy = err == nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
 // Status says how the agent is.
 type Status struct {
 	Directory DirectoryStatus `json:"directory"`
 	Captures  CaptureStatus   `json:"captures"`
-	Watch     WatchStatus     `json:"watch"`
+	Watch     watch.Status    `json:"watch"`
 }
 
 // DirectoryStatus says whether the DC answers.
@@ -144,8 +187,8 @@ type DirectoryStatus struct {
 	Since time.Time `json:"since"`           // of being up or down
 	DC    string    `json:"dc,omitempty"`    // its DNS name, once it was up
 	Error string    `json:"error,omitempty"` // why it is down
-	// NTHash tells whether accounts have what captures are compared with: "stored", "missing", or "unknown" before the
-	// first account was looked up. It speaks of the account that was looked up last.
+	// NTHash tells whether the account looked up last has what captures are compared with: "stored", "missing", or "unknown"
+	// before the first.
 	NTHash string `json:"nt_hash"`
 }
 
@@ -160,17 +203,11 @@ type CaptureStatus struct {
 	Damaged    uint64    `json:"damaged"`
 }
 
-// WatchStatus says how far the watch has come.
-type WatchStatus struct {
-	Mark         time.Time `json:"mark,omitzero"` // every stamp until then has been passed on
-	InvocationID dsdb.GUID `json:"invocation_id"`
-	USN          uint64    `json:"usn"`
-}
-
 // Status may be called at any time.
 func (a *Agent) Status() Status {
-	s := Status{Directory: a.link.status(), Captures: a.docket.status(), Watch: a.watch.status()}
-	s.Directory.NTHash = a.docket.hashStatus()
+	s := Status{Directory: a.link.status(), Watch: a.watch.Status()}
+	s.Directory.NTHash = a.docket.Hashes()
+	s.Captures.Pending, s.Captures.Oldest = a.docket.Waiting()
 	counters := a.log.Counters()
 	s.Captures.Proven = counters["proven"]
 	s.Captures.Unwanted = counters["unwanted"]

@@ -17,10 +17,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
@@ -813,8 +815,8 @@ func TestThousandsWaitAtTheStart(t *testing.T) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		if n := agent.scan(s.Context(), map[string]time.Time{}); n != batch || !agent.docket.holds(newest) {
-			s.Errorf("%d captures were taken in at once, the newest among them: %v", n, agent.docket.holds(newest))
+		if n := agent.scan(s.Context(), map[string]time.Time{}); n != batch || !agent.docket.Holds(newest) {
+			s.Errorf("%d captures were taken in at once, the newest among them: %v", n, agent.docket.Holds(newest))
 		}
 	})
 }
@@ -927,7 +929,12 @@ func TestFloodDelaysNobody(t *testing.T) {
 		s.after(time.Second)
 		flood := func(n int, name func(n int) string) {
 			for i := range n {
-				s.agent.docket.add(waiting(s.T, name(i)))
+				evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
+				if err != nil {
+					s.Fatal(err)
+				}
+				h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: name(i)}
+				s.agent.docket.Add(docket.Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence})
 			}
 		}
 		flood(10_000, func(n int) string { return fmt.Sprint("ghost", n) })

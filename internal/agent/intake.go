@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
@@ -51,14 +52,14 @@ func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int)
 		if taken == batch || ctx.Err() != nil {
 			break
 		}
-		if a.docket.holds(file) {
+		if a.docket.Holds(file) {
 			continue
 		}
 		p, err := a.open(file)
 		switch {
 		case err == nil:
 			delete(torn, file)
-			a.docket.add(p)
+			a.docket.Add(p)
 			taken++
 		case errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, capture.ErrDamaged) && stillWritten(torn, file):
@@ -82,21 +83,21 @@ func stillWritten(torn map[string]time.Time, file string) bool {
 }
 
 // open reads a capture and what is in its proof box. Its boxes are not kept: a flood of captures must not fill the memory.
-func (a *Agent) open(file string) (*pending, error) {
+func (a *Agent) open(file string) (docket.Pending, error) {
 	c, err := a.read(file)
 	if err != nil {
-		return nil, err
+		return docket.Pending{}, err
 	}
 	content, err := seal.Open(a.key, capture.ProofInfo(c.Raw), c.ProofBox)
 	if err != nil {
-		return nil, fmt.Errorf("opening proof box: %w", err)
+		return docket.Pending{}, fmt.Errorf("opening proof box: %w", err)
 	}
 	defer content.Destroy()
 	evidence, err := proof.Read(content.Bytes())
 	if err != nil {
-		return nil, err
+		return docket.Pending{}, err
 	}
-	return &pending{file: file, header: c.Header, seen: time.Now(), evidence: evidence}, nil
+	return docket.Pending{File: file, Header: c.Header, Seen: time.Now(), Evidence: evidence}, nil
 }
 
 func (a *Agent) read(file string) (capture.Capture, error) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
@@ -34,7 +35,7 @@ func (a *Agent) prove(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		s, err := a.docket.next(ctx)
+		s, err := a.docket.Next(ctx)
 		if err != nil {
 			return
 		}
@@ -46,40 +47,40 @@ func (a *Agent) prove(ctx context.Context) {
 }
 
 // look makes one search and acts on the answer.
-func (a *Agent) look(ctx context.Context, dc Directory, s *subject) {
+func (a *Agent) look(ctx context.Context, dc Directory, s *docket.Subject) {
 	began := time.Now()
 	account, err := a.ask(ctx, dc, s)
 	if errors.Is(err, directory.ErrUnavailable) {
 		a.link.lost(dc, err)
 	}
 	if errors.Is(err, directory.ErrUnavailable) || ctx.Err() != nil {
-		a.docket.unanswered(s)
+		a.docket.Unanswered(s)
 		return
 	}
-	for _, f := range a.docket.judge(s, account, err, began) {
+	for _, f := range a.docket.Judge(s, account, err, began) {
 		switch {
-		case f.verdict == proof.Current:
+		case f.Verdict == proof.Current:
 			if err := a.handOver(ctx, dc, f, account, began); err != nil {
 				a.complain(ctx, f, err)
 			}
-		case f.overdue:
+		case f.Overdue:
 			a.dismiss(f, err)
-		case f.news:
-			a.log.HashMissing(f.header.ID.String(), identity(account))
+		case f.News:
+			a.log.HashMissing(f.Header.ID.String(), identity(account))
 		}
 	}
-	a.docket.done(s)
+	a.docket.Done(s)
 }
 
 // ask makes the search. Of captures without a name the directory cannot be asked: there the watch is sent to see who moved.
-func (a *Agent) ask(ctx context.Context, dc Directory, s *subject) (directory.Account, error) {
+func (a *Agent) ask(ctx context.Context, dc Directory, s *docket.Subject) (directory.Account, error) {
 	switch {
-	case !s.guid.IsZero():
-		return dc.AccountByGUID(ctx, s.guid, a.routes.Attributes())
-	case s.name != "":
-		return dc.AccountByName(ctx, s.name, a.routes.Attributes())
+	case !s.GUID.IsZero():
+		return dc.AccountByGUID(ctx, s.GUID, a.routes.Attributes())
+	case s.Name != "":
+		return dc.AccountByName(ctx, s.Name, a.routes.Attributes())
 	}
-	if err := a.watch.pass(ctx, dc); err != nil {
+	if err := a.watch.Pass(ctx, dc); err != nil {
 		return directory.Account{}, err
 	}
 	return directory.Account{}, directory.ErrNotFound
@@ -89,7 +90,7 @@ var errGone = errors.New("the capture's file is not there any more, or another o
 
 // handOver gives a proven capture to the targets that want its account. began is when the search began that proved it.
 // It may be repeated after any error and any crash.
-func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account directory.Account, began time.Time) error {
+func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, account directory.Account, began time.Time) error {
 	routes, refusals, err := a.routes.Of(ctx, dc, account)
 	if err != nil {
 		return err
@@ -99,11 +100,11 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account d
 		if err := a.finish(f, account); err != nil {
 			return err
 		}
-		a.log.Unwanted(f.header.ID.String(), who, why)
+		a.log.Unwanted(f.Header.ID.String(), who, why)
 		return nil
 	}
-	c, err := a.read(f.file)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, capture.ErrDamaged) || err == nil && c.Header != f.header {
+	c, err := a.read(f.File)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, capture.ErrDamaged) || err == nil && c.Header != f.Header {
 		return errGone
 	}
 	if err != nil {
@@ -119,7 +120,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f finding, account d
 		Header:    c.Raw,
 		SecretBox: c.SecretBox,
 	}
-	if err := a.put(proven, f.orphan); err != nil {
+	if err := a.put(proven, f.Orphan); err != nil {
 		return err
 	}
 	if err := a.finish(f, account); err != nil {
@@ -159,47 +160,47 @@ func (a *Agent) put(c change.Change, orphan bool) error {
 	return a.outgoing.Put(name, b)
 }
 
-// finish shreds a capture that has been handed over or that nobody wants. An orphan stays: see docket.
-func (a *Agent) finish(f finding, account directory.Account) error {
-	if f.orphan {
-		a.docket.matched(f.pending, account)
+// finish shreds a capture that has been handed over or that nobody wants. An orphan stays: see package docket.
+func (a *Agent) finish(f docket.Finding, account directory.Account) error {
+	if f.Orphan {
+		a.docket.Matched(f, account)
 		return nil
 	}
-	err := a.incoming.Remove(f.file)
-	a.docket.remove(f.pending) // were the file still there, the next scan would take it in anew
+	err := a.incoming.Remove(f.File)
+	a.docket.Remove(f) // were the file still there, the next scan would take it in anew
 	return err
 }
 
 // complain about a proven capture that could not be handed over. It stays and is looked at again.
-func (a *Agent) complain(ctx context.Context, f finding, err error) {
+func (a *Agent) complain(ctx context.Context, f docket.Finding, err error) {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, directory.ErrUnavailable), errors.Is(err, directory.ErrNotFound):
 		// The DC went away, or the account, after the search. The next one deals with it.
 	case errors.Is(err, errGone):
-		a.docket.remove(f.pending) // what is there now will be met by the next scan
+		a.docket.Remove(f) // what is there now will be met by the next scan
 	default:
-		if a.docket.firstTrouble(f.pending) {
+		if a.docket.FirstTrouble(f) {
 			a.log.AgentTrouble("handing over a proven change", err)
 		}
 	}
 }
 
 // dismiss ends a capture that had its time; cause is the error of its last search, if it was one.
-func (a *Agent) dismiss(f finding, cause error) {
+func (a *Agent) dismiss(f docket.Finding, cause error) {
 	if cause != nil && !errors.Is(cause, directory.ErrNotFound) {
 		// The DC did answer, but not the question. That says nothing about the capture, so it is kept for a human.
-		a.setAside(f.file, cause)
-		a.docket.remove(f.pending)
+		a.setAside(f.File, cause)
+		a.docket.Remove(f)
 		return
 	}
-	err := a.incoming.Remove(f.file)
-	a.docket.remove(f.pending)
-	id, name := f.header.ID.String(), f.header.Account
+	err := a.incoming.Remove(f.File)
+	a.docket.Remove(f)
+	id, name := f.Header.ID.String(), f.Header.Account
 	switch {
 	case err != nil:
 		a.log.AgentTrouble("shredding a capture", err)
-	case f.proven:
-	case f.verdict == proof.Unprovable:
+	case f.Proven:
+	case f.Verdict == proof.Unprovable:
 		a.log.Unprovable(id, name)
 	default:
 		a.log.NeverCommitted(id, name)

@@ -1,4 +1,4 @@
-package agent
+package docket
 
 import (
 	"testing"
@@ -9,17 +9,17 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
 )
 
-func waiting(t *testing.T, account string) *pending {
+func waiting(t *testing.T, account string) Pending {
 	t.Helper()
 	evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: account}
-	return &pending{file: h.FileName(), header: h, seen: time.Now(), evidence: evidence}
+	return Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence}
 }
 
-func (d *docket) turn() *subject {
+func (d *Docket) turn() *Subject {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, _ := d.pick(time.Now())
@@ -27,42 +27,42 @@ func (d *docket) turn() *subject {
 }
 
 func TestOneSearchAtATimeForEachName(t *testing.T) {
-	d := newDocket(time.Minute)
-	d.add(waiting(t, "alice"))
+	d := New(time.Minute)
+	d.Add(waiting(t, "alice"))
 	alice := d.turn()
-	d.add(waiting(t, "ALICE"))
+	d.Add(waiting(t, "ALICE"))
 	if s := d.turn(); s != nil {
-		t.Fatalf("%q has its turn while it is looked at", s.name)
+		t.Fatalf("%q has its turn while it is looked at", s.Name)
 	}
-	d.done(alice)
+	d.Done(alice)
 	if s := d.turn(); s != alice {
 		t.Error("what came meanwhile does not have its turn at once")
 	}
 }
 
 func TestNewestFirst(t *testing.T) {
-	d := newDocket(time.Minute)
+	d := New(time.Minute)
 	for _, name := range []string{"alice", "bob", "carol"} {
-		d.add(waiting(t, name))
+		d.Add(waiting(t, name))
 	}
-	d.moved([]mover{{name: "Bob"}})
+	d.Moved([]Mover{{Name: "Bob"}})
 	for _, want := range []string{"bob", "carol", "alice"} {
-		if s := d.turn(); s == nil || s.name != want {
+		if s := d.turn(); s == nil || s.Name != want {
 			t.Fatalf("not %s's turn: %+v", want, s)
 		}
 	}
 	if s := d.turn(); s != nil {
-		t.Errorf("%q has its turn twice", s.name)
+		t.Errorf("%q has its turn twice", s.Name)
 	}
 }
 
 func TestNothingIsKeptOfWhatIsGone(t *testing.T) {
-	d := newDocket(time.Minute)
+	d := New(time.Minute)
 	p := waiting(t, "alice")
-	d.add(p)
+	d.Add(p)
 	alice := d.turn()
-	d.remove(p)
-	d.done(alice)
+	d.Remove(Finding{entry: d.files[p.File]})
+	d.Done(alice)
 	if len(d.files)+len(d.claims)+len(d.orphans)+len(d.waiting)+len(d.urgent) != 0 {
 		t.Errorf("left: %+v", d)
 	}

@@ -1,4 +1,19 @@
-package agent
+// Package watch passes on each account's password stamp, all of them once and then those that move, and says until when it has seen
+// them all.
+//
+// Why: a password that waits (a target was down) may be sent only while it is current. The forwarder cannot ask the directory; by
+// the sightings and the mark (internal/change) it knows what is not current any more, and when not to trust its knowledge.
+//
+// How: the DC raises an account's uSNChanged with every write. Each pass reads highestCommittedUSN first and then what changed since
+// the one before. Samba shows that number only after the writes up to it, so what a search misses has a higher one. The stamps go
+// out first, the mark after them, and where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips
+// none.
+//
+// Bytes: the position is a JSON file {"invocation_id", "usn"}, written by durable.Replace. An attacker who can write it can make the
+// watch skip stamps; it lies in the agent's own folder, which is root's.
+//
+// What it does not solve: it sees what its DC sees, and no sooner; a change at another DC is seen when it has been replicated.
+package watch
 
 import (
 	"context"
@@ -10,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
@@ -18,23 +34,28 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
-const (
-	watchEvery = time.Second
-	sightings  = 500 // in one file, at most
-)
+// perFile bounds the sightings in one file.
+const perFile = 500
 
-// watch passes on each account's password stamp: all of them once, then those that move.
-//
-// It follows uSNChanged, which the DC raises with every write to an account, and reads highestCommittedUSN before it searches:
-// Samba shows that number only after the writes up to it, so what a search misses has a higher one. The stamps go out first, the
-// mark after them, and where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none.
-type watch struct {
-	spool  *spool.Spool
-	file   string // where the position is kept
-	host   string
-	lag    time.Duration
-	docket *docket
-	log    *event.Log
+// Directory is what the watch asks of a DC.
+type Directory interface {
+	Root(ctx context.Context) (directory.Root, error)
+	Changed(ctx context.Context, fromUSN uint64, attrs []string, each func(directory.Account) error) error
+}
+
+// Options are what a Watch needs; all of them.
+type Options struct {
+	Spool  *spool.Spool  // for sightings; the mark lies beside them
+	File   string        // where the position is kept
+	Host   string        // names this agent in the mark
+	Lag    time.Duration // how far the position on disk stays behind: as long as captures may wait for their proof
+	Docket *docket.Docket
+	Log    *event.Log
+}
+
+// Watch is made by New.
+type Watch struct {
+	Options
 
 	passing chan struct{} // holds a token during a pass, which guards what follows
 	loaded  bool
@@ -55,45 +76,13 @@ type position struct {
 	USN          uint64    `json:"usn"`
 }
 
-func newWatch(spool *spool.Spool, file, host string, lag time.Duration, docket *docket, log *event.Log) *watch {
-	return &watch{
-		spool: spool, file: file, host: host, lag: lag, docket: docket, log: log,
-		passing: make(chan struct{}, 1),
-		stamps:  map[dsdb.GUID]dsdb.Stamp{},
-	}
+// New returns a watch that has not looked yet.
+func New(o Options) *Watch {
+	return &Watch{Options: o, passing: make(chan struct{}, 1), stamps: map[dsdb.GUID]dsdb.Stamp{}}
 }
 
-// follow makes a pass every second, while the DC answers, until ctx ends. While it does not, no mark is written, and the
-// forwarder sees the watch grow stale.
-func (a *Agent) follow(ctx context.Context) {
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
-	healthy := true
-	for {
-		dc, err := a.link.get(ctx)
-		if err != nil {
-			return
-		}
-		err = a.watch.pass(ctx, dc)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, directory.ErrUnavailable):
-			a.link.lost(dc, err)
-		case err != nil && healthy:
-			a.log.AgentTrouble("watching the directory", err)
-		}
-		healthy = err == nil
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-// pass looks once and passes on what moved. It may be called concurrently and repeated after any error.
-func (w *watch) pass(ctx context.Context, dc Directory) error {
+// Pass looks once and passes on what moved. It may be called concurrently and repeated after any error.
+func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	select {
 	case w.passing <- struct{}{}:
 	case <-ctx.Done():
@@ -120,8 +109,8 @@ func (w *watch) pass(ctx context.Context, dc Directory) error {
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
 	}
-	w.docket.passComplete(began)
-	if err := change.WriteMark(w.spool.Dir(), change.Mark{AsOf: began, Host: w.host, InvocationID: now.InvocationID}); err != nil {
+	w.Docket.PassComplete(began)
+	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID}); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -131,9 +120,9 @@ func (w *watch) pass(ctx context.Context, dc Directory) error {
 }
 
 // passOn passes on the stamps of all accounts that changed since a USN and whose stamp is not the one passed on last.
-func (w *watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error {
+func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error {
 	var seen []change.Sighting
-	var moved []mover
+	var moved []docket.Mover
 	flush := func() error {
 		if len(seen) == 0 {
 			return nil
@@ -144,8 +133,8 @@ func (w *watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error 
 		for _, s := range seen {
 			w.stamps[s.Account.GUID] = s.Stamp
 		}
-		w.log.Sighted(len(seen))
-		w.docket.moved(moved)
+		w.Log.Sighted(len(seen))
+		w.Docket.Moved(moved)
 		seen, moved = nil, nil
 		return nil
 	}
@@ -153,9 +142,12 @@ func (w *watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error 
 		if a.Stamp.Equal(w.stamps[a.GUID]) { // both are zero if the account never had a password
 			return nil
 		}
-		seen = append(seen, change.Sighting{Account: identity(a), Stamp: a.Stamp})
-		moved = append(moved, mover{guid: a.GUID, name: a.SAMAccountName, changed: a.Stamp.Time, seen: time.Now()})
-		if len(seen) < sightings {
+		seen = append(seen, change.Sighting{
+			Account: change.Account{GUID: a.GUID, SAMAccountName: a.SAMAccountName, UserPrincipalName: a.UserPrincipalName},
+			Stamp:   a.Stamp,
+		})
+		moved = append(moved, docket.Mover{GUID: a.GUID, Name: a.SAMAccountName, Changed: a.Stamp.Time, Seen: time.Now()})
+		if len(seen) < perFile {
 			return nil
 		}
 		return flush()
@@ -167,7 +159,7 @@ func (w *watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error 
 }
 
 // put stores sightings, in more than one file if extremely long names make that necessary.
-func (w *watch) put(seen []change.Sighting) error {
+func (w *Watch) put(seen []change.Sighting) error {
 	b, err := change.MarshalSightings(seen)
 	if err != nil {
 		return fmt.Errorf("encoding sightings: %w", err)
@@ -178,15 +170,15 @@ func (w *watch) put(seen []change.Sighting) error {
 		}
 		return w.put(seen[half:])
 	}
-	return w.spool.Put(fmt.Sprintf("%020d-%s%s", time.Now().UnixNano(), rand.Text(), change.SightingsSuffix), b)
+	return w.Spool.Put(fmt.Sprintf("%020d-%s%s", time.Now().UnixNano(), rand.Text(), change.SightingsSuffix), b)
 }
 
 // load reads where the watch stood. Without that it begins anew, which is slow in a large domain and otherwise harmless.
-func (w *watch) load() error {
+func (w *Watch) load() error {
 	if w.loaded {
 		return nil
 	}
-	b, err := durable.ReadSmall(w.file)
+	b, err := durable.ReadSmall(w.File)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading where the watch stood: %w", err)
 	}
@@ -204,10 +196,10 @@ func (w *watch) load() error {
 // save notes where the watch stood a while ago (as long as captures may wait), not where it stands: after a crash the accounts that
 // captures without a name may belong to are seen moving once more. A scan of the whole domain is noted at once, so that it is not
 // repeated.
-func (w *watch) save(now time.Time, anew bool) error {
+func (w *Watch) save(now time.Time, anew bool) error {
 	if anew {
 		w.held = w.at
-	} else if now.Sub(w.heldAt) < w.lag {
+	} else if now.Sub(w.heldAt) < w.Lag {
 		return nil
 	}
 	if w.held != w.saved {
@@ -215,7 +207,7 @@ func (w *watch) save(now time.Time, anew bool) error {
 		if err != nil {
 			return fmt.Errorf("encoding where the watch stands: %w", err)
 		}
-		if err := durable.Replace(w.file, b, 0o600); err != nil {
+		if err := durable.Replace(w.File, b, 0o600); err != nil {
 			return fmt.Errorf("noting where the watch stands: %w", err)
 		}
 		w.saved = w.held
@@ -224,8 +216,16 @@ func (w *watch) save(now time.Time, anew bool) error {
 	return nil
 }
 
-func (w *watch) status() WatchStatus {
+// Status says how far the watch has come.
+type Status struct {
+	Mark         time.Time `json:"mark,omitzero"` // every stamp until then has been passed on
+	InvocationID dsdb.GUID `json:"invocation_id"`
+	USN          uint64    `json:"usn"`
+}
+
+// Status may be called at any time.
+func (w *Watch) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return WatchStatus{Mark: w.mark, InvocationID: w.at.InvocationID, USN: w.at.USN}
+	return Status{Mark: w.mark, InvocationID: w.at.InvocationID, USN: w.at.USN}
 }

@@ -1,0 +1,446 @@
+// Package docket holds the captures that wait for their proof, and decides whom to ask the directory about next.
+//
+// Captures are gathered by the account name that they claim, so that one search serves them all. A Subject is one search: a
+// claimed name, or an account that the watch saw moving. It has its turn
+//
+//   - at once when it is new, and when the watch saw the account's password move; the newest of these first, so that no flood
+//     keeps a fresh one waiting;
+//   - else after a pause that grows with the age of its newest capture (proof.Pause), whoever is due first.
+//
+// Orphans are captures whose name the directory does not know: Samba gave none, the account is not committed yet, it was
+// renamed, or there never was one. Any account whose password moved after the capture may be an orphan's: those that the watch saw
+// are looked up by GUID, and whose hash is the same is right, provably. If two have that password, both are served; so an orphan
+// that was proven stays until its time is over.
+//
+// Whom it trusts: what the directory answered. What a capture claims chooses the search, and nothing else.
+//
+// What it does not solve: everything is in memory. After a restart the captures are read from their folder again.
+package docket
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// Docket is made by New. Its methods may be called concurrently.
+type Docket struct {
+	timeout time.Duration
+	wake    chan struct{} // holds one token when Next should look again
+
+	mu      sync.Mutex
+	files   map[string]*entry
+	claims  map[string]*Subject    // by name, in lower case; "" for captures without one
+	movers  map[dsdb.GUID]*Subject // lookups by GUID that are not finished
+	urgent  []*Subject             // the last one has the next turn; stale entries are skipped
+	waiting byDue                  // the one due first on top
+
+	orphans   map[*entry]struct{}
+	newOrphan time.Time // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
+	recent    []Mover   // oldest first
+	passed    time.Time // when the watch's last complete pass began
+
+	hashes string
+}
+
+// Pending is a capture that waits for its proof.
+type Pending struct {
+	File     string // its name in the spool
+	Header   capture.Header
+	Seen     time.Time // when this process first saw it, by a clock that does not jump
+	Evidence proof.Evidence
+}
+
+type entry struct {
+	Pending
+	claim *Subject
+
+	noHash   bool                     // that nothing can be proven has been said
+	troubled bool                     // that it cannot be handed over has been said
+	matched  map[dsdb.GUID]dsdb.Stamp // what it was proven for, kept since it is an orphan
+}
+
+// Subject is one search to be made, again and again: by GUID if that is not zero, else by Name. An empty name stands for captures
+// without one, of which the directory cannot be asked: the watch is to make a pass.
+type Subject struct {
+	Name string
+	GUID dsdb.GUID
+
+	captures map[string]*entry // that claim the name, by file
+	newest   time.Time         // when the newest of them was first seen
+
+	// It is waiting, urgent or being looked at.
+	due     time.Time
+	place   int // in Docket.waiting; -1 elsewhere
+	urgent  bool
+	looking bool
+	again   bool // something happened while it was looked at
+}
+
+// Mover is an account whose password stamp the watch saw moving.
+type Mover struct {
+	GUID    dsdb.GUID
+	Name    string
+	Changed time.Time // by the stamp
+	Seen    time.Time
+}
+
+const (
+	// clockSlack is how far two readings of this machine's wall clock may lie apart by its being set.
+	clockSlack = 2 * time.Second
+	// stampSlack is the same between a capture and the stamp of its change, which may be written long after a slow script began.
+	stampSlack = time.Minute
+)
+
+// New returns an empty docket; timeout is how long a capture may wait for its proof.
+func New(timeout time.Duration) *Docket {
+	return &Docket{
+		timeout: timeout,
+		wake:    make(chan struct{}, 1),
+		files:   map[string]*entry{},
+		claims:  map[string]*Subject{},
+		movers:  map[dsdb.GUID]*Subject{},
+		orphans: map[*entry]struct{}{},
+		hashes:  "unknown",
+	}
+}
+
+// Holds reports whether a capture's file is known.
+func (d *Docket) Holds(file string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.files[file] != nil
+}
+
+// Add takes a capture in that it does not hold; it has its turn at once.
+func (d *Docket) Add(p Pending) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := strings.ToLower(p.Header.Account)
+	claim := d.claims[key]
+	if claim == nil {
+		claim = &Subject{Name: p.Header.Account, captures: map[string]*entry{}, place: -1}
+		d.claims[key] = claim
+	}
+	e := &entry{Pending: p, claim: claim}
+	claim.captures[p.File] = e
+	claim.newest = p.Seen
+	d.files[p.File] = e
+	d.hurry(claim)
+}
+
+// Remove forgets a capture whose fate is sealed. Its evidence is wiped.
+func (d *Docket) Remove(f Finding) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.files, f.entry.File)
+	delete(d.orphans, f.entry)
+	delete(f.entry.claim.captures, f.entry.File) // Done forgets the claim itself
+	f.entry.Evidence.Wipe()
+}
+
+// Matched notes that an orphan has been handed over for an account.
+func (d *Docket) Matched(f Finding, account directory.Account) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.entry.matched == nil {
+		f.entry.matched = map[dsdb.GUID]dsdb.Stamp{}
+	}
+	f.entry.matched[account.GUID] = account.Stamp
+}
+
+// FirstTrouble reports whether this is the first time that it is asked about a capture: a full disk is worth one line each.
+func (d *Docket) FirstTrouble(f Finding) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := !f.entry.troubled
+	f.entry.troubled = true
+	return first
+}
+
+// Next waits for a subject whose turn it is. The caller looks at it and then calls Done or Unanswered; meanwhile nobody else gets
+// it. The error is ctx's.
+func (d *Docket) Next(ctx context.Context) (*Subject, error) {
+	for {
+		d.mu.Lock()
+		s, wait := d.pick(time.Now())
+		d.mu.Unlock()
+		if s != nil {
+			return s, nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-d.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+func (d *Docket) pick(now time.Time) (s *Subject, wait time.Duration) {
+	for len(d.urgent) > 0 {
+		last := len(d.urgent) - 1
+		s, d.urgent[last] = d.urgent[last], nil
+		d.urgent = d.urgent[:last]
+		if s.urgent { // else it was hurried twice and has had its turn
+			s.urgent, s.looking = false, true
+			return s, 0
+		}
+	}
+	if len(d.waiting) == 0 {
+		return nil, time.Hour
+	}
+	if wait = d.waiting[0].due.Sub(now); wait > 0 {
+		return nil, wait
+	}
+	s = heap.Pop(&d.waiting).(*Subject)
+	s.looking = true
+	return s, 0
+}
+
+// hurry gives a subject the next turn.
+func (d *Docket) hurry(s *Subject) {
+	if s.looking {
+		s.again = true
+		return
+	}
+	if s.place >= 0 {
+		heap.Remove(&d.waiting, s.place)
+	}
+	s.urgent = true
+	d.urgent = append(d.urgent, s)
+	d.wakeUp()
+}
+
+func (d *Docket) wakeUp() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Unanswered puts a subject back that the directory gave no answer about.
+func (d *Docket) Unanswered(s *Subject) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.looking, s.again = false, false
+	d.hurry(s)
+}
+
+// Done puts a subject back after an answer.
+func (d *Docket) Done(s *Subject) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	again := s.again
+	s.looking, s.again = false, false
+	switch {
+	case again && (len(s.captures) > 0 || !s.GUID.IsZero()):
+		d.hurry(s)
+	case len(s.captures) > 0:
+		now := time.Now()
+		s.due = now.Add(proof.Pause(now.Sub(s.newest)))
+		heap.Push(&d.waiting, s)
+		if s.place == 0 {
+			d.wakeUp()
+		}
+	case !s.GUID.IsZero():
+		delete(d.movers, s.GUID)
+	default:
+		delete(d.claims, strings.ToLower(s.Name))
+	}
+}
+
+// Finding is a capture that an answer calls for doing something about.
+type Finding struct {
+	Pending
+	Verdict proof.Verdict
+	Overdue bool // it had its time: unless it is current, it goes
+	News    bool // for the first time nothing can be proven
+	Orphan  bool
+	Proven  bool // before, as an orphan
+
+	entry *entry
+}
+
+// Judge holds the captures that a search is about against its answer: the account, or the error of having none. Captures that
+// came after the search began wait for the next.
+func (d *Docket) Judge(s *Subject, account directory.Account, err error, began time.Time) (findings []Finding) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		d.hashes = "stored"
+		if len(account.NTHash) == 0 {
+			d.hashes = "missing"
+		}
+	}
+	consider := func(e *entry) {
+		if e.Seen.After(began) {
+			return
+		}
+		f := Finding{Pending: e.Pending, Verdict: proof.NotYet, Overdue: d.overdue(e, began), Proven: len(e.matched) > 0, entry: e}
+		if err == nil && !(f.Proven && e.matched[account.GUID].Equal(account.Stamp)) {
+			f.Verdict = e.Evidence.Judge(account.NTHash, account.Stamp)
+		}
+		if f.Verdict == proof.Unprovable {
+			f.News, e.noHash = !e.noHash, true
+		}
+		_, f.Orphan = d.orphans[e]
+		if f.Verdict == proof.Current || f.Overdue || f.News {
+			findings = append(findings, f)
+		}
+	}
+	if !s.GUID.IsZero() {
+		if err == nil {
+			for e := range d.orphans {
+				consider(e)
+			}
+		}
+		return findings
+	}
+	for _, e := range s.captures {
+		switch {
+		case err == nil:
+			delete(d.orphans, e)
+		case errors.Is(err, directory.ErrNotFound):
+			d.orphan(e)
+		}
+		consider(e)
+	}
+	return findings
+}
+
+func (d *Docket) orphan(e *entry) {
+	if _, already := d.orphans[e]; already {
+		return
+	}
+	d.orphans[e] = struct{}{}
+	if d.newOrphan.IsZero() || e.Header.Time.Before(d.newOrphan) {
+		d.newOrphan = e.Header.Time
+	}
+}
+
+// overdue reports whether a capture had its time when a search began. An orphan's is not over before all accounts that moved
+// until then have been looked up.
+func (d *Docket) overdue(e *entry, began time.Time) bool {
+	if _, orphan := d.orphans[e]; orphan {
+		if len(d.movers) > 0 {
+			return false
+		}
+		if d.passed.Before(began) {
+			began = d.passed
+		}
+	}
+	return proof.Overdue(began.Sub(e.Header.Time), began.Sub(e.Seen), d.timeout)
+}
+
+// Moved takes in what a pass of the watch finds, as it finds it.
+func (d *Docket) Moved(movers []Mover) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var oldest time.Time // orphan
+	for e := range d.orphans {
+		if oldest.IsZero() || e.Header.Time.Before(oldest) {
+			oldest = e.Header.Time
+		}
+	}
+	for _, m := range movers {
+		if claim := d.claims[strings.ToLower(m.Name)]; claim != nil {
+			d.hurry(claim)
+		}
+		if !oldest.IsZero() && m.mayBelongTo(oldest) {
+			d.lookUp(m.GUID)
+		}
+	}
+	d.recent = append(d.recent, movers...)
+}
+
+// PassComplete ends a pass of the watch that began at that time. Captures that became orphans meanwhile are held against the
+// accounts that moved before.
+func (d *Docket) PassComplete(began time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kept := d.recent[:0]
+	for _, m := range d.recent {
+		if !d.newOrphan.IsZero() && m.mayBelongTo(d.newOrphan) {
+			d.lookUp(m.GUID)
+		}
+		if began.Sub(m.Seen) < d.timeout {
+			kept = append(kept, m)
+		}
+	}
+	clear(d.recent[len(kept):])
+	d.recent = kept
+	d.newOrphan = time.Time{}
+	d.passed = began
+}
+
+// mayBelongTo reports whether the change that moved the account can be that of a capture taken at a time: the hook comes before
+// the commit, and the commit before the watch sees it. That keeps captures that somebody makes up from having accounts looked
+// up that moved long before.
+func (m Mover) mayBelongTo(captured time.Time) bool {
+	return !m.Changed.Before(captured.Add(-stampSlack)) && !m.Seen.Before(captured.Add(-clockSlack))
+}
+
+func (d *Docket) lookUp(guid dsdb.GUID) {
+	s := d.movers[guid]
+	if s == nil {
+		s = &Subject{GUID: guid, place: -1}
+		d.movers[guid] = s
+	}
+	d.hurry(s)
+}
+
+// Waiting returns how many captures wait and when the oldest of them was first seen.
+func (d *Docket) Waiting() (n int, oldest time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.files {
+		if oldest.IsZero() || e.Seen.Before(oldest) {
+			oldest = e.Seen
+		}
+	}
+	return len(d.files), oldest
+}
+
+// Hashes tells whether the account of the last answer had a hash to compare with: "stored", "missing", or "unknown" before the
+// first answer.
+func (d *Docket) Hashes() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hashes
+}
+
+// byDue is a heap, the subject that is due first on top.
+type byDue []*Subject
+
+func (q byDue) Len() int           { return len(q) }
+func (q byDue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+func (q byDue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i, j
+}
+
+func (q *byDue) Push(s any) {
+	s.(*Subject).place = len(*q)
+	*q = append(*q, s.(*Subject))
+}
+
+func (q *byDue) Pop() any {
+	last := len(*q) - 1
+	s := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	s.place = -1
+	return s
+}
