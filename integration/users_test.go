@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -132,32 +131,25 @@ func is(t *testing.T, p sandbox.Password, password string) bool {
 	}
 }
 
-// verdict waits until serve has said its word on an account: so many events of that name.
-func verdict(t *testing.T, event, account string, count int) {
+// verdict waits until serve has said its word on an account: so many events of that name, and no more.
+func verdict(t *testing.T, event, account string, wanted int) {
 	t.Helper()
-	waiting, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		events, err := company.DC.Events(waiting)
-		n := 0
+	said := 0
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		events, err := company.DC.Events(ctx)
+		must(t, err)
+		said = 0
 		for _, e := range events {
 			if e.Name == event && e.Fields["account"] == account {
-				n++
+				said++
 			}
 		}
-		switch {
-		case err != nil:
-			t.Fatalf("waiting for %d %q of %s: %v", count, event, account, err)
-		case n == count:
-			return
-		case n > count:
-			t.Fatalf("serve said %q of %s %d times, want %d", event, account, n, count)
+		if said >= wanted {
+			break
 		}
-		select {
-		case <-waiting.Done():
-			t.Fatalf("serve said %q of %s %d times in %v, want %d", event, account, n, patience, count)
-		case <-time.After(100 * time.Millisecond):
-		}
+	}
+	if said != wanted {
+		t.Fatalf("serve said %q of %s %d times, want %d", event, account, said, wanted)
 	}
 }
 

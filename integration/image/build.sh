@@ -22,15 +22,18 @@ make -s -C "$top" install-files DESTDIR="$stage/dc/root"
 cp -a "$here/dc/rootfs/." "$stage/dc/root/"
 
 # The packages are a matter of a minute, once; what a build says is shown only then, or when it fails.
+label=org.samba-pwsync.image
 build() {
 	local image=$1
 	shift
 	if docker image inspect "$image" >/dev/null 2>&1; then
-		docker build -t "$image" "$@" >"$stage/log" 2>&1 || { cat "$stage/log" >&2; return 1; }
+		docker build -t "$image" --label "$label" "$@" >"$stage/log" 2>&1 || { cat "$stage/log" >&2; return 1; }
 	else
 		echo "image: building $image" >&2
-		docker build -t "$image" "$@" >&2
+		docker build -t "$image" --label "$label" "$@" >&2
 	fi
 }
 build "samba-pwsync/dc:$suite" --build-arg BASE="samba-pwsync/debian:${suite%-backports}" --build-arg SUITE="$suite" "$stage/dc"
 build samba-pwsync/sandbox:latest "$stage/sandbox"
+# What the new ones have replaced.
+docker image prune -f --filter "label=$label" >/dev/null
