@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -130,28 +129,30 @@ func hookCommand(path string) string {
 	return hook + configArgument(path)
 }
 
-// start is how the delivery is started. The units know the usual configuration only.
+// units are the names of the services that run the roles.
+type units struct{ agent, forwarder string }
+
+func unitsFor(forwarder account) units {
+	if forwarder == self() {
+		return units{"samba-pwsync", "samba-pwsync"}
+	}
+	return units{"samba-pwsync-agent", "samba-pwsync-forwarder"}
+}
+
+// start is how the delivery is started, in lines. The units know the usual configuration only.
 func start(path string, forwarder account) string {
-	split := forwarder != self()
-	var commands []string
-	switch {
-	case path == config.DefaultFile && split:
-		commands = []string{"systemctl enable --now samba-pwsync-agent samba-pwsync-forwarder"}
+	const indent = "         "
+	u, serve := unitsFor(forwarder), indent+"samba-pwsync"+configArgument(path)+" serve"
+	switch together := u.agent == u.forwarder; {
+	case path == config.DefaultFile && together:
+		return indent + "systemctl enable --now " + u.agent + "\n"
 	case path == config.DefaultFile:
-		commands = []string{"systemctl enable --now samba-pwsync"}
-	case split:
-		commands = []string{
-			"samba-pwsync" + configArgument(path) + " serve --role agent",
-			"samba-pwsync" + configArgument(path) + fmt.Sprintf(" serve --role forwarder    # as the user with uid %d", forwarder.uid),
-		}
+		return indent + "systemctl enable --now " + u.agent + " " + u.forwarder + "\n"
+	case together:
+		return serve + "\n"
 	default:
-		commands = []string{"samba-pwsync" + configArgument(path) + " serve"}
+		return serve + " --role agent\n" + serve + fmt.Sprintf(" --role forwarder    # as the user with uid %d\n", forwarder.uid)
 	}
-	var b strings.Builder
-	for _, command := range commands {
-		fmt.Fprintf(&b, "         %s\n", command)
-	}
-	return b.String()
 }
 
 func createConfig(path string) (what string, err error) {

@@ -275,8 +275,8 @@ samba-pwsync status --json | jq -r '.attention[]'
 Run the forwarder without root's rights:
 .Bd -literal -offset indent
 useradd --system --home /nonexistent --shell /usr/sbin/nologin samba-pwsync
-samba-pwsync init --user samba-pwsync
 systemctl disable --now samba-pwsync
+samba-pwsync init --user samba-pwsync
 systemctl enable --now samba-pwsync-agent samba-pwsync-forwarder
 .Ed
 .Sh SEE ALSO

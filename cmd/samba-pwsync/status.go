@@ -45,6 +45,8 @@ type report struct {
 	Captures  int             `json:"captures"`  // files in spool/incoming
 	Damaged   int             `json:"damaged"`   // files that were set aside
 	Attention []string        `json:"attention"` // empty: all is well
+
+	units units
 }
 
 func runStatus(c *cli.Context) error {
@@ -71,6 +73,11 @@ func runStatus(c *cli.Context) error {
 
 func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 	r, paths := &report{Version: version, Attention: []string{}}, cfg.Paths()
+	owner, err := ownerOf(paths.Forwarder)
+	if err != nil {
+		return nil, err
+	}
+	r.units = unitsFor(*owner)
 
 	var a agent.Status
 	switch err := control.Get(ctx, paths.AgentSocket, "/status", &a); {
@@ -115,7 +122,7 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 func (r *report) judge() {
 	attention := func(format string, args ...any) { r.Attention = append(r.Attention, fmt.Sprintf(format, args...)) }
 	if r.Agent == nil {
-		attention("the agent is not running: nothing is proven, and what waited at the forwarder is held back; systemctl start samba-pwsync")
+		attention("the agent is not running: nothing is proven, and what waited at the forwarder is held back; systemctl start %s", r.units.agent)
 	} else {
 		if !r.Agent.Directory.Up {
 			attention("the directory does not answer: %s", r.Agent.Directory.Error)
@@ -125,7 +132,7 @@ func (r *report) judge() {
 		}
 	}
 	if r.Forwarder == nil {
-		attention("the forwarder is not running: nothing is delivered; systemctl start samba-pwsync")
+		attention("the forwarder is not running: nothing is delivered; systemctl start %s", r.units.forwarder)
 	} else {
 		waiting := 0
 		for _, t := range r.Forwarder.Targets {
