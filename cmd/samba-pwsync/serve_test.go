@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -435,5 +436,67 @@ func TestWatchdogOfAPartThatHangs(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// deliverSlowly starts a forwarder, and returns while Google takes its time over a password.
+func deliverSlowly(t *testing.T, takes time.Duration) (*sandbox.Sandbox, *service) {
+	t.Helper()
+	sb := startSandbox(t)
+	if err := sb.AddUser(sandbox.User{Name: liz}); err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.Misbehave(sandbox.Google, sandbox.Fault{Kind: "slow", On: "write", Times: 1, Delay: takes}); err != nil {
+		t.Fatal(err)
+	}
+	in := install(t, sb, self())
+	in.hand(t, 1, password)
+	s := in.start(t, self(), roleForwarder)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := sb.Wait(ctx, func(state sandbox.State) bool { return len(state.Faults) == 0 }); err != nil {
+		t.Fatal(err)
+	}
+	return sb, s
+}
+
+// A signal lets a delivery under way come to its end.
+func TestStopWaitsForADelivery(t *testing.T) {
+	sb, s := deliverSlowly(t, 500*time.Millisecond)
+	if err := s.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(); err != nil {
+		t.Errorf("serve ended with %v", err)
+	}
+	if !sb.Verify(sandbox.Google, liz, password) || !strings.Contains(s.stderr.String(), "event=delivered target=google") {
+		t.Error("the delivery was broken off")
+	}
+}
+
+// A second signal does not.
+func TestSecondSignal(t *testing.T) {
+	_, s := deliverSlowly(t, 5*time.Second)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Wait() }()
+	start := time.Now()
+	for signals := 1; ; signals++ {
+		if err := s.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+				t.Errorf("serve ended with %v, not by the signal", err)
+			}
+			if signals < 2 {
+				t.Error("the first signal ended it")
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+			if time.Since(start) > 4*time.Second {
+				t.Fatalf("%d signals did not end it", signals)
+			}
+		}
 	}
 }
