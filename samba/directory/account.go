@@ -48,8 +48,9 @@ var accountAttributes = []string{
 	"uSNChanged", "userAccountControl", "pwdLastSet",
 }
 
-// AccountByName looks an account up by its sAMAccountName, with its hash. The
-// DC compares: without regard to case, and by AD's rules beyond ASCII.
+// AccountByName looks a user account up by its sAMAccountName, with its hash.
+// The DC compares: without regard to case, and by AD's rules beyond ASCII.
+// Computers and trusts are not found.
 //
 // The errors are ErrNotFound, ErrUnavailable, the context's, and those of a
 // refused or malformed answer.
@@ -68,7 +69,8 @@ func (dc *DC) accountByName(ctx context.Context, name string, attrs []string) (A
 	result, err := dc.search(ctx, &ldap.SearchRequest{
 		BaseDN:     dc.base,
 		Scope:      ldap.ScopeWholeSubtree,
-		Filter:     "(&(objectClass=user)(sAMAccountName=" + ldap.EscapeFilter(name) + "))",
+		// The name comes first: Samba looks into its indexes in this order, and stops once one entry is left.
+		Filter:     "(&(sAMAccountName=" + ldap.EscapeFilter(name) + ")" + userAccounts + ")",
 		Attributes: slices.Concat(accountAttributes, []string{hashAttribute}, attrs),
 	})
 	if err != nil {
@@ -87,7 +89,7 @@ func (dc *DC) accountByName(ctx context.Context, name string, attrs []string) (A
 // AccountByGUID looks an account up by its objectGUID, with its hash. Errors
 // are those of AccountByName.
 func (dc *DC) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (Account, error) {
-	entry, err := dc.readOne(ctx, guidDN(guid), "(objectClass=user)",
+	entry, err := dc.readOne(ctx, guidDN(guid), userAccounts,
 		slices.Concat(accountAttributes, []string{hashAttribute}, attrs)...)
 	if err != nil {
 		return Account{}, fmt.Errorf("looking up account %s: %w", guid, err)
@@ -116,6 +118,40 @@ func (dc *DC) Matches(ctx context.Context, guid dsdb.GUID, filter string) (bool,
 	return len(result.Entries) == 1, nil
 }
 
+// Protected reports whether the account belongs to a group whose members AD
+// protects, at any depth and by its primary group too (see dsdb.SID.Protected).
+// It asks for the groups of the account's token ([MS-ADTS] 3.1.1.4.5.19), for
+// Samba never sets adminCount on those who join such a group. An account that
+// does not exist is ErrNotFound.
+func (dc *DC) Protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
+	protected, err := dc.protected(ctx, guid)
+	if err != nil {
+		return false, fmt.Errorf("reading the groups of account %s: %w", guid, err)
+	}
+	return protected, nil
+}
+
+func (dc *DC) protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
+	entry, err := dc.readOne(ctx, guidDN(guid), anything, "tokenGroups")
+	if err != nil {
+		return false, err
+	}
+	groups := entry.GetRawAttributeValues("tokenGroups")
+	if len(groups) == 0 { // everybody has some
+		return false, fmt.Errorf("tokenGroups: %w", errMissing)
+	}
+	for _, group := range groups {
+		sid, err := dsdb.ParseSID(group)
+		if err != nil {
+			return false, err
+		}
+		if sid.Protected() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // guidDN names an object by its GUID ([MS-ADTS] 3.1.1.3.1.2.4); the DC finds
 // it without a search, and wherever it has been moved to.
 func guidDN(guid dsdb.GUID) string { return "<GUID=" + guid.String() + ">" }
@@ -129,7 +165,7 @@ const pageSize = 500
 
 // Changed calls each for every user account with uSNChanged >= fromUSN, in no
 // particular order; from 0 for all of them. Hashes are not read. Deleted
-// accounts are not among them, and computers and trusts never.
+// accounts are not among them (see Deleted), and computers and trusts never.
 //
 // To follow the directory, read Root's HighestUSN first, then Changed, and go
 // on from the number just read, plus one: an account that changes in between
@@ -143,22 +179,54 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string, each 
 	if fromUSN > 0 {
 		filter = fmt.Sprintf("(&%s(uSNChanged>=%d))", userAccounts, fromUSN)
 	}
+	return dc.pages(ctx, "reading changed accounts", &ldap.SearchRequest{
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter,
+		Attributes: slices.Concat(accountAttributes, attrs),
+	}, func(entry *ldap.Entry) (func() error, error) {
+		a, err := decodeAccount(entry, attrs)
+		return func() error { return each(a) }, err
+	})
+}
+
+// deletedObjects is the well-known GUID of the container of deleted objects
+// ([MS-ADTS] 6.1.1.4).
+const deletedObjects = "18E2EA80684F11D2B9AA00C04F79F805"
+
+// Deleted calls each for every account that was deleted with uSNChanged >=
+// fromUSN, in no particular order: its objectGUID, which nothing else will ever
+// have, and its last sAMAccountName. Computers are among them. It is to be used
+// as Changed is. The DC forgets a deletion after its tombstone lifetime, 180
+// days by default ([MS-ADTS] 3.1.1.5.5).
+func (dc *DC) Deleted(ctx context.Context, fromUSN uint64, each func(guid dsdb.GUID, sAMAccountName string) error) error {
+	return dc.pages(ctx, "reading deleted accounts", &ldap.SearchRequest{
+		// One level below the container: the DC has an index for that.
+		BaseDN: "<WKGUID=" + deletedObjects + "," + dc.base + ">", Scope: ldap.ScopeSingleLevel,
+		Filter:     fmt.Sprintf("(&(objectClass=user)(uSNChanged>=%d))", fromUSN),
+		Attributes: []string{"objectGUID", "sAMAccountName"},
+		Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
+	}, func(entry *ldap.Entry) (func() error, error) {
+		d := decoder{entry: entry}
+		guid, name := d.guid("objectGUID"), entry.GetAttributeValue("sAMAccountName")
+		return func() error { return each(guid, name) }, d.err
+	})
+}
+
+// pages runs a search page by page. decode's errors are given context, those of
+// the func that it returns are the caller's own.
+func (dc *DC) pages(ctx context.Context, doing string, request *ldap.SearchRequest, decode func(*ldap.Entry) (func() error, error)) error {
 	paging := ldap.NewControlPaging(pageSize)
+	request.Controls = append(request.Controls, paging)
 	for {
-		result, err := dc.search(ctx, &ldap.SearchRequest{
-			BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter,
-			Attributes: slices.Concat(accountAttributes, attrs),
-			Controls:   []ldap.Control{paging},
-		})
+		result, err := dc.search(ctx, request)
 		if err != nil {
-			return fmt.Errorf("reading changed accounts: %w", err)
+			return fmt.Errorf("%s: %w", doing, err)
 		}
 		for _, entry := range result.Entries {
-			a, err := decodeAccount(entry, attrs)
+			tell, err := decode(entry)
 			if err != nil {
-				return fmt.Errorf("reading changed accounts: %w", err)
+				return fmt.Errorf("%s: %w", doing, err)
 			}
-			if err := each(a); err != nil {
+			if err := tell(); err != nil {
 				return err
 			}
 		}

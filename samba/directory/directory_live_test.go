@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +170,46 @@ func TestLiveChanged(t *testing.T) {
 	}
 	if err := dc.Changed(t.Context(), 0, nil, func(directory.Account) error { return stop }); err != stop {
 		t.Errorf("Changed = %v, want the callback's error", err)
+	}
+}
+
+func TestLiveProtected(t *testing.T) {
+	dc := live(t)
+	for name, want := range map[string]bool{"Administrator": true, "Guest": false, "krbtgt": false} {
+		a, err := dc.AccountByName(t.Context(), name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := dc.Protected(t.Context(), a.GUID); err != nil || got != want {
+			t.Errorf("%s is protected: %v, %v", name, got, err)
+		}
+	}
+	if _, err := dc.Protected(t.Context(), dsdb.GUID{1}); !errors.Is(err, directory.ErrNotFound) {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+// Needs a deleted account named gone-for-test, which TestMain's caller makes (samba-tool user create, then delete).
+func TestLiveDeleted(t *testing.T) {
+	dc := live(t)
+	found := map[dsdb.GUID]string{}
+	if err := dc.Deleted(t.Context(), 0, func(guid dsdb.GUID, name string) error { found[guid] = name; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for guid, name := range found {
+		if a, err := dc.AccountByGUID(t.Context(), guid, nil); !errors.Is(err, directory.ErrNotFound) {
+			t.Errorf("%s was deleted, and is found: %v, %v", name, a, err)
+		}
+	}
+	if !slices.Contains(slices.Collect(maps.Values(found)), "gone-for-test") {
+		t.Errorf("deleted: %v", found)
+	}
+	root, err := dc.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dc.Deleted(t.Context(), root.HighestUSN+1, func(_ dsdb.GUID, name string) error { return errors.New(name) }); err != nil {
+		t.Errorf("deleted in the future: %v", err)
 	}
 }
 

@@ -283,7 +283,7 @@ func TestAccountByName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `(&(objectClass=user)(sAMAccountName=al\2aice\29\28))`; asked.base != fakeBase || asked.filter != want {
+	if want := `(&(sAMAccountName=al\2aice\29\28)(sAMAccountType=805306368))`; asked.base != fakeBase || asked.filter != want {
 		t.Errorf("searched %s below %s, want %s", asked.filter, asked.base, want)
 	}
 	for _, attr := range []string{"unicodePwd", "replPropertyMetaData", "MAIL", "telephoneNumber"} {
@@ -451,6 +451,27 @@ func TestChangedPages(t *testing.T) {
 	stop := errors.New("stop")
 	if err := dc.Changed(t.Context(), 0, nil, func(Account) error { return stop }); err != stop {
 		t.Errorf("Changed = %v, want the callback's error", err)
+	}
+}
+
+func TestDeleted(t *testing.T) {
+	var asked search
+	tombstone := user(t, "alice", 1)
+	dc := dialFake(t, &fake{answer: func(s search) *reply {
+		asked = s
+		return &reply{entries: []*ldap.Entry{tombstone}}
+	}})
+	var got []string
+	each := func(guid dsdb.GUID, name string) error { got = append(got, guid.String()+" "+name); return nil }
+	if err := dc.Deleted(t.Context(), 42, each); err != nil || len(got) != 1 || got[0] != (dsdb.GUID{15: 1}).String()+" alice" {
+		t.Errorf("Deleted gives %q, %v", got, err)
+	}
+	if want := "(&(objectClass=user)(uSNChanged>=42))"; asked.filter != want || !strings.HasPrefix(asked.base, "<WKGUID=") {
+		t.Errorf("asked %+v", asked)
+	}
+	tombstone.Attributes = nil
+	if err := dc.Deleted(t.Context(), 0, each); err == nil {
+		t.Error("a deleted account without identity passed")
 	}
 }
 
