@@ -167,6 +167,8 @@ func newRoutes(cfg *config.Config) (*route.Table, error) {
 		BaseDN:  cfg.Directory.BaseDN,
 		Filter:  cfg.Directory.Filter,
 		Exclude: cfg.Directory.Exclude,
+
+		Protected: cfg.Directory.Protected == config.Include,
 	})
 }
 

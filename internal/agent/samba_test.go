@@ -22,6 +22,7 @@ type samba struct {
 	mu         sync.Mutex
 	latency    time.Duration // of each search
 	accounts   map[dsdb.GUID]*directory.Account
+	deleted    map[dsdb.GUID]*directory.Account
 	usn        uint64
 	invocation dsdb.GUID
 	down       bool
@@ -34,7 +35,8 @@ type samba struct {
 }
 
 func newSamba() *samba {
-	return &samba{turn: make(chan struct{}, 1), accounts: map[dsdb.GUID]*directory.Account{}, invocation: dsdb.GUID{0xdc}, usn: 4000}
+	return &samba{turn: make(chan struct{}, 1), accounts: map[dsdb.GUID]*directory.Account{}, deleted: map[dsdb.GUID]*directory.Account{},
+		invocation: dsdb.GUID{0xdc}, usn: 4000}
 }
 
 func hash(password string) []byte {
@@ -92,7 +94,19 @@ func (s *samba) remove(guid dsdb.GUID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.usn++
+	s.accounts[guid].USNChanged = s.usn
+	s.deleted[guid] = s.accounts[guid]
 	delete(s.accounts, guid)
+}
+
+// bringBack undoes a deletion, as Samba does since 4.5 (tombstone reanimation).
+func (s *samba) bringBack(guid dsdb.GUID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usn++
+	s.deleted[guid].USNChanged = s.usn
+	s.accounts[guid] = s.deleted[guid]
+	delete(s.deleted, guid)
 }
 
 func (s *samba) stamp(guid dsdb.GUID) dsdb.Stamp {
@@ -225,6 +239,11 @@ func project(a directory.Account, attrs []string) directory.Account {
 }
 
 // Matches knows filters of the form (name=value).
+// Protected is what the attribute of that name says.
+func (c *connection) Protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
+	return c.Matches(ctx, guid, "(protected=yes)")
+}
+
 func (c *connection) Matches(ctx context.Context, guid dsdb.GUID, filter string) (matches bool, err error) {
 	err = c.search(ctx, func() error {
 		found := c.accounts[guid]
@@ -236,6 +255,11 @@ func (c *connection) Matches(ctx context.Context, guid dsdb.GUID, filter string)
 		return nil
 	})
 	return matches, err
+}
+
+// Protected holds of accounts with the attribute protected=yes.
+func (c *connection) Protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
+	return c.Matches(ctx, guid, "(protected=yes)")
 }
 
 func (c *connection) Changed(ctx context.Context, from uint64, attrs []string, each func(directory.Account) error) error {
@@ -257,6 +281,27 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string, e
 	slices.SortFunc(changed, func(a, b directory.Account) int { return cmp.Compare(a.USNChanged, b.USNChanged) })
 	for _, a := range changed {
 		if err := each(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *connection) Deleted(ctx context.Context, from uint64, each func(dsdb.GUID, string) error) error {
+	var gone []directory.Account
+	err := c.search(ctx, func() error {
+		for _, a := range c.deleted {
+			if a.USNChanged >= from {
+				gone = append(gone, *a)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range gone {
+		if err := each(a.GUID, a.SAMAccountName); err != nil {
 			return err
 		}
 	}

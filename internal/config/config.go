@@ -33,7 +33,9 @@ const (
 	Enforce = "enforce" // policy.mode
 	Audit   = "audit"
 	Off     = "off"
-	NTHash  = "nthash" // directory.proof
+	NTHash  = "nthash"  // directory.proof
+	Exclude = "exclude" // directory.protected
+	Include = "include"
 
 	TypeGoogle = "google" // target.NAME.type
 	TypeEntra  = "entra"
@@ -76,7 +78,9 @@ type Policy struct {
 	// Shortest password, in characters as Samba and Windows count them (UTF-16 code units).
 	MinLength int `toml:"min_length" range:"1 256"`
 
-	// Longest password, counted likewise. Each target has a limit of its own: Google takes 100 characters, Microsoft 256.
+	// Longest password, counted likewise. Each target has a limit of its own: Google takes 100 characters, Microsoft 256. With
+	// less than 255, commands that make up a long password fail: samba-tool with --random-password, and joining a DC with
+	// --dns-backend=BIND9_DLZ; raise it to 256 for the time of such a command.
 	MaxLength int `toml:"max_length" range:"1 256"`
 
 	// Whether to ask for characters of three of the five categories that Samba knows: digits, upper case, lower case,
@@ -101,9 +105,14 @@ type Directory struct {
 	// trusts.
 	Filter string `toml:"filter" form:"filter"`
 
-	// LDAP filter of accounts that are never synchronised. The default means the members of the administrative groups.
-	// Empty: nobody is excluded.
+	// LDAP filter of accounts that are never synchronised. The default means those that Samba marked as administrators when the
+	// domain was made; it marks no others, see protected. Empty: nobody is excluded.
 	Exclude string `toml:"exclude" form:"filter"`
+
+	// What becomes of administrators: the members, at any depth, of the groups that Active Directory protects (Administrators,
+	// Domain, Enterprise and Schema Admins, the Operators). With "exclude" their passwords go nowhere: whoever has an
+	// administrator's password at a target then has not the domain's. With "include" they are accounts like others.
+	Protected string `toml:"protected" oneof:"exclude include"`
 
 	// How long a captured password waits for the directory to hold it. Samba asks the hook before it commits, and may still
 	// refuse the change; after this time the capture is shredded.
@@ -192,6 +201,7 @@ func Default() *Config {
 			Proof:          NTHash,
 			Filter:         "(sAMAccountType=805306368)",
 			Exclude:        "(adminCount=1)",
+			Protected:      Exclude,
 			ConfirmTimeout: 2 * time.Minute,
 			SecretTTL:      72 * time.Hour,
 		},

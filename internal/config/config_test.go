@@ -41,6 +41,7 @@ base_dn = "OU=People\\, all,DC=samdom,DC=example,DC=com"
 proof = "nthash"
 filter = "(&(objectClass=user)(!(cn=x\\29)))"
 exclude = ""
+protected = "include"
 confirm_timeout = "1m30s"
 secret_ttl = "24h"
 
@@ -72,6 +73,7 @@ func TestLoad(t *testing.T) {
 			BaseDN:         `OU=People\, all,DC=samdom,DC=example,DC=com`,
 			Proof:          NTHash,
 			Filter:         `(&(objectClass=user)(!(cn=x\29)))`,
+			Protected:      Include,
 			ConfirmTimeout: 90 * time.Second,
 			SecretTTL:      24 * time.Hour,
 		},

@@ -36,6 +36,8 @@ type Target struct {
 type Directory interface {
 	// Matches reports whether the filter matches the account; directory.ErrNotFound if there is no such account.
 	Matches(ctx context.Context, guid dsdb.GUID, filter string) (bool, error)
+	// Protected reports whether AD protects the account, as it does administrators; errors as Matches'.
+	Protected(ctx context.Context, guid dsdb.GUID) (bool, error)
 }
 
 // Table is the whole of it. It is never changed after New, and safe for concurrent use.
@@ -50,6 +52,8 @@ type Scope struct {
 	BaseDN  string // an account must lie below this distinguished name; empty: anywhere in the domain
 	Filter  string // it must match this LDAP filter; empty: it need not
 	Exclude string // it must not match this one; empty: nobody is excluded
+
+	Protected bool // whether accounts that AD protects, administrators, are meant too
 }
 
 // New checks targets, DN and filters.
@@ -129,7 +133,11 @@ func (t *Table) refusedForAll(ctx context.Context, dc Directory, a directory.Acc
 			return "the account does not lie below base_dn", nil
 		}
 	}
-	// exclude first: it is what protects administrators.
+	if !t.scope.Protected {
+		if protected, err := dc.Protected(ctx, a.GUID); err != nil || protected {
+			return "the account is an administrator's (protected)", err
+		}
+	}
 	if t.scope.Exclude != "" {
 		if excluded, err := dc.Matches(ctx, a.GUID, t.scope.Exclude); err != nil || excluded {
 			return "the account matches exclude", err

@@ -25,6 +25,9 @@ func (d dc) Matches(_ context.Context, _ dsdb.GUID, filter string) (bool, error)
 	return matches, nil
 }
 
+// Protected answers for the filter "protected".
+func (d dc) Protected(context.Context, dsdb.GUID) (bool, error) { return d["protected"], nil }
+
 var alice = directory.Account{
 	GUID: dsdb.GUID{1}, SAMAccountName: "alice", UserPrincipalName: "alice@corp.example",
 	Attributes: map[string]string{"mail": "a.smith@corp.example", "odd": "@corp.example"},
@@ -149,6 +152,19 @@ func TestBaseDN(t *testing.T) {
 		routes, refusals, err := table.Of(t.Context(), dc{}, a)
 		if err != nil || (len(routes) == 1) != inside || (len(refusals) == 0) != inside {
 			t.Errorf("%s: %v, %v, %v", dn, routes, refusals, err)
+		}
+	}
+}
+
+func TestProtected(t *testing.T) {
+	for _, c := range []struct{ is, wanted, routed bool }{{true, false, false}, {true, true, true}, {false, false, true}} {
+		table, err := New([]Target{{"cloud", "mail", "", ""}}, Scope{Protected: c.wanted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		routes, refusals, err := table.Of(t.Context(), dc{"protected": c.is}, alice)
+		if err != nil || (len(routes) == 1) != c.routed || (len(refusals) == 0) != c.routed {
+			t.Errorf("%+v: %v, %v, %v", c, routes, refusals, err)
 		}
 	}
 }
