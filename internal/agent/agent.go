@@ -48,10 +48,9 @@ const DefaultConfirmTimeout = 2 * time.Minute
 // directory.ErrUnavailable it is closed and dialled anew.
 type Directory interface {
 	route.Directory
-	Root(ctx context.Context) (directory.Root, error)
+	watch.Directory
 	AccountByName(ctx context.Context, sAMAccountName string, attrs []string) (directory.Account, error)
 	AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (directory.Account, error)
-	Changed(ctx context.Context, fromUSN uint64, attrs []string, each func(directory.Account) error) error
 	Close() error
 }
 

@@ -233,7 +233,14 @@ func (s *site) sighted() []string {
 			s.Fatal(err)
 		}
 		for _, one := range seen {
-			names = append(names, fmt.Sprintf("%s@%d", one.Account.SAMAccountName, one.Stamp.Version))
+			what := fmt.Sprintf("%s@%d", one.Account.SAMAccountName, one.Stamp.Version)
+			if one.Gone {
+				what = one.Account.SAMAccountName + " gone"
+			}
+			if one.Reset {
+				what += " reset"
+			}
+			names = append(names, what)
 		}
 		if err := os.Remove(file); err != nil {
 			s.Fatal(err)
@@ -578,15 +585,17 @@ func TestDeletedAccount(t *testing.T) {
 func TestUnwantedAccounts(t *testing.T) {
 	test(t, func(s *site) {
 		s.create("admin", "new", "adminCount=1")
+		s.create("root", "new", "protected=yes")
 		s.create("service", "new", "mail=")
 		s.start()
 		s.hook("admin", "new")
+		s.hook("root", "new")
 		s.hook("service", "new")
 		s.after(time.Second)
 		s.expect()
 		s.expectWaiting(0)
-		s.expectEvents(map[string]uint64{"unwanted": 2, "proven": 0, "never-committed": 0})
-		for _, why := range []string{"the account matches exclude", "cloud: the account has no mail"} {
+		s.expectEvents(map[string]uint64{"unwanted": 3, "proven": 0, "never-committed": 0})
+		for _, why := range []string{"the account matches exclude", "protected", "cloud: the account has no mail"} {
 			if !strings.Contains(s.log.String(), why) {
 				s.Errorf("the log does not say %q", why)
 			}
@@ -815,7 +824,7 @@ func TestThousandsWaitAtTheStart(t *testing.T) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		if n := agent.scan(s.Context(), map[string]time.Time{}); n != batch || !agent.docket.Holds(newest) {
+		if n, err := agent.scan(s.Context(), map[string]time.Time{}); err != nil || n != batch || !agent.docket.Holds(newest) {
 			s.Errorf("%d captures were taken in at once, the newest among them: %v", n, agent.docket.Holds(newest))
 		}
 	})
@@ -860,17 +869,54 @@ func TestTornFilesAreForgottenWithTheirFiles(t *testing.T) {
 		h, b := s.captured("alice", "new")
 		s.write(h.FileName(), b[:100])
 		torn := map[string]time.Time{}
-		s.agent.scan(s.Context(), torn)
+		_, err1 := s.agent.scan(s.Context(), torn)
 		if len(torn) != 1 {
 			s.Errorf("%d torn files are known", len(torn))
 		}
 		if err := os.Remove(filepath.Join(s.incoming, h.FileName())); err != nil {
 			s.Fatal(err)
 		}
-		s.agent.scan(s.Context(), torn)
+		_, err2 := s.agent.scan(s.Context(), torn)
 		if len(torn) != 0 {
 			s.Errorf("%d torn files are known after they are gone", len(torn))
 		}
+		if err := errors.Join(err1, err2); err != nil {
+			s.Error(err)
+		}
+	})
+}
+
+func TestHugeFileIsSetAside(t *testing.T) {
+	test(t, func(s *site) {
+		s.start()
+		h, _ := s.captured("alice", "new")
+		s.write(h.FileName(), make([]byte, capture.MaxSize+1))
+		s.after(ms)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"capture-damaged": 1})
+	})
+}
+
+// A disk that cannot be read says nothing about captures: they are tried again, and it is said once.
+func TestFolderCannotBeRead(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "new")
+		s.start()
+		away := s.incoming + ".away"
+		if err := os.Rename(s.incoming, away); err != nil {
+			s.Fatal(err)
+		}
+		for range 3 {
+			s.tick()
+			s.after(scanEvery)
+		}
+		s.expectEvents(map[string]uint64{"agent-trouble": 1})
+		if err := os.Rename(away, s.incoming); err != nil {
+			s.Fatal(err)
+		}
+		s.hook("alice", "new")
+		s.after(ms)
+		s.expect("alice=new")
 	})
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 )
 
 const (
@@ -25,23 +28,30 @@ const (
 // takeIn brings captures from the folder to the docket, the newest first, until ctx ends.
 func (a *Agent) takeIn(ctx context.Context, ticks <-chan struct{}) {
 	torn := map[string]time.Time{} // files that were no whole capture, and since when
+	healthy := true
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticks:
 		}
-		for a.scan(ctx, torn) == batch {
+		for more := true; more; {
+			taken, err := a.scan(ctx, torn)
+			if err != nil && healthy {
+				a.log.AgentTrouble("reading captures", err)
+			}
+			healthy = err == nil
+			more = taken == batch
 		}
 	}
 }
 
-// scan takes in at most a batch, and returns how many it was.
-func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int) {
+// scan takes in at most a batch, and returns how many it was. The error is the disk's; the captures that it concerns will be met by
+// the next scan.
+func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int, trouble error) {
 	files, err := a.incoming.List()
 	if err != nil {
-		a.log.AgentTrouble("listing captures", err)
-		return 0
+		return 0, err
 	}
 	for file := range torn {
 		if _, found := slices.BinarySearch(files, file); !found {
@@ -63,12 +73,18 @@ func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int)
 			taken++
 		case errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, capture.ErrDamaged) && stillWritten(torn, file):
-		default:
+		case isAny(err, capture.ErrDamaged, spool.ErrTooLarge, seal.ErrOtherKey, seal.ErrDamaged, box.ErrUnknown):
 			delete(torn, file)
 			a.setAside(file, err)
+		default:
+			trouble = cmp.Or(trouble, err)
 		}
 	}
-	return taken
+	return taken, trouble
+}
+
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
 // stillWritten reports whether a torn file may become whole. It counts from when the file was first met, since the file's own time

@@ -239,11 +239,6 @@ func project(a directory.Account, attrs []string) directory.Account {
 }
 
 // Matches knows filters of the form (name=value).
-// Protected is what the attribute of that name says.
-func (c *connection) Protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
-	return c.Matches(ctx, guid, "(protected=yes)")
-}
-
 func (c *connection) Matches(ctx context.Context, guid dsdb.GUID, filter string) (matches bool, err error) {
 	err = c.search(ctx, func() error {
 		found := c.accounts[guid]

@@ -51,7 +51,12 @@ func TestWatchPassesOnStampsThatMove(t *testing.T) {
 		s.expectSighted()
 		s.remove(alice)
 		s.after(watchEvery)
+		s.expectSighted("alicia gone")
+		s.after(10 * time.Minute)
 		s.expectSighted()
+		s.bringBack(alice)
+		s.after(watchEvery)
+		s.expectSighted("alicia@1")
 		if status := s.agent.Status().Watch; status.USN != s.usn || status.InvocationID != s.invocation || time.Since(status.Mark) > watchEvery {
 			s.Errorf("status is %+v", status)
 		}
@@ -129,25 +134,35 @@ func TestWatchContinuesWhereItStood(t *testing.T) {
 	})
 }
 
+// Only a directory that went back makes older stamps count; that a position is lost says nothing about the directory.
 func TestWatchBeginsAnew(t *testing.T) {
-	for name, disturb := range map[string]func(*site){
-		"another database":  func(s *site) { s.invocation = dsdb.GUID{0xdd} },
-		"USN rolled back":   func(s *site) { s.usn -= 100 },
-		"position lost":     func(s *site) { _ = os.Remove(filepath.Join(s.state, "watch.json")) },
-		"position damaged":  func(s *site) { _ = os.WriteFile(filepath.Join(s.state, "watch.json"), []byte(`{"usn":`), 0o600) },
-		"position is empty": func(s *site) { _ = os.WriteFile(filepath.Join(s.state, "watch.json"), nil, 0o600) },
+	position := func(s *site) string { return filepath.Join(s.state, "watch.json") }
+	for name, c := range map[string]struct {
+		disturb func(*site) error
+		want    string
+	}{
+		"another database":  {func(s *site) error { s.invocation = dsdb.GUID{0xdd}; return nil }, "alice@1 reset"},
+		"USN rolled back":   {func(s *site) error { s.usn -= 100; return nil }, "alice@1 reset"},
+		"position lost":     {func(s *site) error { return os.Remove(position(s)) }, "alice@1"},
+		"position damaged":  {func(s *site) error { return os.WriteFile(position(s), []byte(`{"usn":`), 0o600) }, "alice@1"},
+		"position is empty": {func(s *site) error { return os.WriteFile(position(s), nil, 0o600) }, "alice@1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(s *site) {
 				s.create("alice", "old")
+				s.remove(s.create("bob", "old"))
 				s.start()
 				s.after(10 * time.Minute)
 				s.sighted()
 				s.stop()
-				disturb(s)
+				if err := c.disturb(s); err != nil {
+					s.Fatal(err)
+				}
 				s.start()
 				s.after(time.Second)
-				s.expectSighted("alice@1")
+				s.expectSighted(c.want, "bob gone")
+				s.after(10 * time.Minute)
+				s.expectSighted()
 			})
 		})
 	}
@@ -156,7 +171,7 @@ func TestWatchBeginsAnew(t *testing.T) {
 // The database is restored while the agent runs: what it knew of stamps is worth nothing.
 func TestRestoredWhileRunning(t *testing.T) {
 	test(t, func(s *site) {
-		s.create("alice", "old")
+		alice := s.create("alice", "old")
 		s.start()
 		s.after(10 * time.Minute)
 		s.expectSighted("alice@1")
@@ -164,7 +179,10 @@ func TestRestoredWhileRunning(t *testing.T) {
 		s.invocation, s.usn = dsdb.GUID{0xdd}, 9000
 		s.mu.Unlock()
 		s.after(watchEvery)
-		s.expectSighted("alice@1")
+		s.expectSighted("alice@1 reset")
+		s.set(alice, "new")
+		s.after(watchEvery)
+		s.expectSighted("alice@2")
 	})
 }
 

@@ -41,6 +41,7 @@ const perFile = 500
 type Directory interface {
 	Root(ctx context.Context) (directory.Root, error)
 	Changed(ctx context.Context, fromUSN uint64, attrs []string, each func(directory.Account) error) error
+	Deleted(ctx context.Context, fromUSN uint64, each func(guid dsdb.GUID, sAMAccountName string) error) error
 }
 
 // Options are what a Watch needs; all of them.
@@ -101,10 +102,12 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	anew := now.InvocationID != w.at.InvocationID || now.USN < w.at.USN
 	switch {
 	case anew:
+		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
+		restored := w.at != position{}
 		clear(w.stamps)
-		err = w.passOn(ctx, dc, 0)
+		err = w.passOn(ctx, dc, 0, restored)
 	case now != w.at:
-		err = w.passOn(ctx, dc, w.at.USN+1)
+		err = w.passOn(ctx, dc, w.at.USN+1, false)
 	}
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
@@ -119,10 +122,10 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	return w.save(began, anew)
 }
 
-// passOn passes on the stamps of all accounts that changed since a USN and whose stamp is not the one passed on last.
-func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error {
+// passOn passes on the stamps of all accounts that changed since a USN and whose stamp is not the one passed on last, and the
+// accounts that were deleted since.
+func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64, restored bool) error {
 	var seen []change.Sighting
-	var moved []docket.Mover
 	flush := func() error {
 		if len(seen) == 0 {
 			return nil
@@ -130,32 +133,51 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64) error 
 		if err := w.put(seen); err != nil {
 			return err
 		}
-		for _, s := range seen {
-			w.stamps[s.Account.GUID] = s.Stamp
-		}
-		w.Log.Sighted(len(seen))
-		w.Docket.Moved(moved)
-		seen, moved = nil, nil
+		w.note(seen)
+		seen = nil
 		return nil
+	}
+	add := func(s change.Sighting) error {
+		if seen = append(seen, s); len(seen) < perFile {
+			return nil
+		}
+		return flush()
 	}
 	err := dc.Changed(ctx, fromUSN, nil, func(a directory.Account) error {
 		if a.Stamp.Equal(w.stamps[a.GUID]) { // both are zero if the account never had a password
 			return nil
 		}
-		seen = append(seen, change.Sighting{
+		return add(change.Sighting{
 			Account: change.Account{GUID: a.GUID, SAMAccountName: a.SAMAccountName, UserPrincipalName: a.UserPrincipalName},
 			Stamp:   a.Stamp,
+			Reset:   restored,
 		})
-		moved = append(moved, docket.Mover{GUID: a.GUID, Name: a.SAMAccountName, Changed: a.Stamp.Time, Seen: time.Now()})
-		if len(seen) < perFile {
-			return nil
-		}
-		return flush()
+	})
+	if err != nil {
+		return err
+	}
+	err = dc.Deleted(ctx, fromUSN, func(guid dsdb.GUID, name string) error {
+		return add(change.Sighting{Account: change.Account{GUID: guid, SAMAccountName: name}, Gone: true})
 	})
 	if err != nil {
 		return err
 	}
 	return flush()
+}
+
+// note remembers what has been passed on, and tells the docket who moved.
+func (w *Watch) note(passedOn []change.Sighting) {
+	var moved []docket.Mover
+	for _, s := range passedOn {
+		if s.Gone {
+			delete(w.stamps, s.Account.GUID) // should it be brought back, that is news
+			continue
+		}
+		w.stamps[s.Account.GUID] = s.Stamp
+		moved = append(moved, docket.Mover{GUID: s.Account.GUID, Name: s.Account.SAMAccountName, Changed: s.Stamp.Time, Seen: time.Now()})
+	}
+	w.Log.Sighted(len(passedOn))
+	w.Docket.Moved(moved)
 }
 
 // put stores sightings, in more than one file if extremely long names make that necessary.
