@@ -92,7 +92,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if line := got.lines["target.m365-1.certificate_file"]; line != 32 {
+	if line := got.lines["target.m365-1.certificate_file"]; line != 33 {
 		t.Errorf("certificate_file is on line %d", line)
 	}
 }
