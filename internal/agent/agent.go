@@ -74,9 +74,11 @@ type Agent struct {
 	key      seal.PrivateKey
 	routes   *route.Table
 	log      *event.Log
-	link     *link
+	link     *link // for proofs, so that none waits for a pass of the watch: the DC works off one connection's searches in turn
 	docket   *docket.Docket
+	watched  *link // for the watch
 	watch    *watch.Watch
+	handed   *handed
 }
 
 // New opens the folders. Nothing runs yet.
@@ -105,6 +107,8 @@ func New(o Options) (*Agent, error) {
 		log:      o.Log,
 		link:     newLink(o.Dial, o.Log),
 		docket:   d,
+		handed:   newHanded(),
+		watched:  newLink(o.Dial, nil),
 		watch: watch.New(watch.Options{
 			Spool:  sightings,
 			File:   filepath.Join(o.StateDir, "watch.json"),
@@ -119,8 +123,12 @@ func New(o Options) (*Agent, error) {
 const (
 	// scanEvery is how often incoming is read when nothing announces a new file: notification is only a hint.
 	scanEvery = 2 * time.Second
-	// watchEvery is the time between two passes of the watch.
-	watchEvery = time.Second
+	// watchEvery is the time between two passes of the watch. In a large domain a pass costs the DC something, since its TDB
+	// database has no ordered index for uSNChanged: then they are watchShare times as far apart as one takes, up to watchSeldom,
+	// which is well below the minute after which the forwarder takes the watch for stale.
+	watchEvery  = time.Second
+	watchShare  = 10
+	watchSeldom = 20 * time.Second
 )
 
 // Run works until ctx ends, and then returns nil; captures that still wait stay in their folder. An error means that it could
@@ -137,30 +145,32 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
 	var loops sync.WaitGroup
 	loops.Go(func() { a.link.keep(ctx) })
+	loops.Go(func() { a.watched.keep(ctx) })
 	loops.Go(func() { a.takeIn(ctx, ticks) })
 	loops.Go(func() { a.prove(ctx) })
 	loops.Go(func() { a.follow(ctx) })
 	loops.Wait()
 	a.link.close()
+	a.watched.close()
 }
 
 // follow has the watch make its passes, while the DC answers, until ctx ends. While it does not, no mark is written, and the
 // forwarder sees the watch grow stale.
 func (a *Agent) follow(ctx context.Context) {
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
 	healthy := true
 	for {
-		dc, err := a.link.get(ctx)
+		dc, err := a.watched.get(ctx)
 		if err != nil {
 			return
 		}
+		began := time.Now()
 		err = a.watch.Pass(ctx, dc)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, directory.ErrUnavailable):
-			a.link.lost(dc, err)
+			a.watched.lost(dc, err)
+			a.link.suspect(err) // which may have nothing to ask just now, and would not notice
 		case err != nil && healthy:
 			a.log.AgentTrouble("watching the directory", err)
 		}
@@ -168,9 +178,14 @@ func (a *Agent) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(restAfter(time.Since(began))):
 		}
 	}
+}
+
+// restAfter returns how long the watch rests after a pass that took so long.
+func restAfter(pass time.Duration) time.Duration {
+	return max(watchEvery-pass, min(watchShare*pass, watchSeldom), 0)
 }
 
 // Status says how the agent is.

@@ -14,10 +14,10 @@ const (
 	lastRedial  = 2 * time.Second
 )
 
-// link is the connection to the DC: there is one, or everybody waits for one.
+// link is a connection to the DC: there is one, or everybody waits for one.
 type link struct {
 	dial func(context.Context) (Directory, error)
-	log  *event.Log
+	log  *event.Log // nil: says nothing
 
 	mu    sync.Mutex
 	dc    Directory     // nil while down
@@ -25,34 +25,53 @@ type link struct {
 	since time.Time     // of being up or down
 	host  string
 	err   error // why it is down; nil before the first attempt
+
+	outage bool // that the DC does not answer has been said, and not yet taken back
+	shaky  bool // the last connection did not last
 }
 
 func newLink(dial func(context.Context) (Directory, error), log *event.Log) *link {
 	return &link{dial: dial, log: log, turn: make(chan struct{}), since: time.Now()}
 }
 
-// keep dials whenever there is no connection, until ctx ends.
+// keep dials whenever there is no connection, until ctx ends. A DC that takes connections and loses them at once is dialled as
+// seldom as one that takes none.
 func (l *link) keep(ctx context.Context) {
 	pause := firstRedial
+	rest := func() {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, lastRedial)
+	}
 	for ctx.Err() == nil {
 		l.mu.Lock()
 		up, turn := l.dc != nil, l.turn
 		l.mu.Unlock()
-		if up {
-			pause = firstRedial
-			select {
-			case <-turn:
-			case <-ctx.Done():
+		if !up {
+			if err := l.connect(ctx); err != nil && ctx.Err() == nil {
+				l.down(err)
+				rest()
 			}
 			continue
 		}
-		if err := l.connect(ctx); err != nil && ctx.Err() == nil {
-			l.down(err)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-			}
-			pause = min(2*pause, lastRedial)
+		select {
+		case <-turn:
+			l.mu.Lock()
+			l.shaky = true
+			l.mu.Unlock()
+			rest()
+			continue
+		case <-ctx.Done():
+			return
+		case <-time.After(lastRedial):
+		}
+		pause = firstRedial
+		l.lasted()
+		select {
+		case <-turn:
+		case <-ctx.Done():
 		}
 	}
 }
@@ -77,16 +96,40 @@ func (l *link) up(dc Directory, host string) {
 	defer l.mu.Unlock()
 	l.host = host
 	l.set(dc, nil)
-	l.log.DirectoryUp(host)
+	if !l.shaky {
+		l.sayUp()
+	}
+}
+
+// lasted notes that the connection is a sound one.
+func (l *link) lasted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shaky = false
+	if l.dc != nil && l.outage {
+		l.sayUp()
+	}
+}
+
+func (l *link) sayUp() {
+	l.outage = false
+	if l.log != nil {
+		l.log.DirectoryUp(l.host)
+	}
+}
+
+func (l *link) sayDown(err error) {
+	if l.log != nil && !l.outage {
+		l.log.DirectoryDown(err)
+	}
+	l.outage = true
 }
 
 // down notes a failed attempt. Each outage is one event, however many attempts it takes.
 func (l *link) down(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err == nil {
-		l.log.DirectoryDown(err)
-	}
+	l.sayDown(err)
 	l.err = err
 }
 
@@ -94,12 +137,20 @@ func (l *link) down(err error) {
 func (l *link) lost(dc Directory, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dc != dc {
+	if l.dc == nil || l.dc != dc {
 		return
 	}
 	_ = dc.Close() // it is lost anyway
+	l.sayDown(err)
 	l.set(nil, err)
-	l.log.DirectoryDown(err)
+}
+
+// suspect gives up the connection that there is, if any.
+func (l *link) suspect(err error) {
+	l.mu.Lock()
+	dc := l.dc
+	l.mu.Unlock()
+	l.lost(dc, err)
 }
 
 func (l *link) set(dc Directory, err error) {

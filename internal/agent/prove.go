@@ -14,6 +14,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 // maxLooks bounds the searches at a time. Samba works off one connection's searches in turn: more of them would only put a
@@ -86,11 +87,38 @@ func (a *Agent) ask(ctx context.Context, dc Directory, s *docket.Subject) (direc
 	return directory.Account{}, directory.ErrNotFound
 }
 
+// handed remembers which password version of each account has been handed over. Another capture of the same one says nothing
+// new: somebody made it with SamrValidatePassword, who knows the password or guesses. It is dropped, so that nobody can keep the
+// targets busy that way, and the forwarder does not learn which guess was right. A restart forgets, which costs one repetition.
+type handed struct {
+	mu     sync.Mutex
+	stamps map[dsdb.GUID]dsdb.Stamp
+}
+
+func newHanded() *handed { return &handed{stamps: map[dsdb.GUID]dsdb.Stamp{}} }
+
+func (h *handed) holds(a directory.Account) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	stamp, found := h.stamps[a.GUID]
+	return found && stamp.Equal(a.Stamp)
+}
+
+func (h *handed) note(a directory.Account) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stamps[a.GUID] = a.Stamp
+}
+
 var errGone = errors.New("the capture's file is not there any more, or another one")
 
 // handOver gives a proven capture to the targets that want its account. began is when the search began that proved it.
 // It may be repeated after any error and any crash.
 func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, account directory.Account, began time.Time) error {
+	if a.handed.holds(account) {
+		a.log.Repeated(f.Header.ID.String(), identity(account))
+		return a.finish(f, account)
+	}
 	routes, refusals, err := a.routes.Of(ctx, dc, account)
 	if err != nil {
 		return err
@@ -123,6 +151,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 	if err := a.put(proven, f.Orphan); err != nil {
 		return err
 	}
+	a.handed.note(account)
 	if err := a.finish(f, account); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type samba struct {
 	usn        uint64
 	invocation dsdb.GUID
 	down       bool
+	loses      bool            // it greets, and hangs up at the first search
 	storesNone bool            // nt hash store = never
 	refuses    map[string]bool // names whose lookup is answered with an LDAP error
 	generation int             // of connections; those of an earlier one are dead
@@ -129,6 +130,12 @@ func (s *samba) setDown(down bool) {
 	s.generation++
 }
 
+func (s *samba) loseSearches(loses bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loses = loses
+}
+
 func (s *samba) counts() (looks, scans, dials int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,8 +159,18 @@ type connection struct {
 
 func (c *connection) Close() error { return nil }
 
-// search waits for its turn and then runs with c.mu held; half of the time goes by before that, half after.
 func (c *connection) search(ctx context.Context, run func() error) error {
+	c.mu.Lock()
+	loses := c.loses
+	c.mu.Unlock()
+	if loses {
+		return fmt.Errorf("searching: %w", directory.ErrUnavailable)
+	}
+	return c.exchange(ctx, run)
+}
+
+// exchange waits for its turn and then runs with c.mu held; half of the time goes by before that, half after.
+func (c *connection) exchange(ctx context.Context, run func() error) error {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -190,7 +207,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {
-	err = c.search(ctx, func() error {
+	err = c.exchange(ctx, func() error {
 		r = directory.Root{DNSHostName: "dc1.corp.example", HighestUSN: c.usn, InvocationID: c.invocation}
 		return nil
 	})

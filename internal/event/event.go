@@ -73,6 +73,11 @@ func (l *Log) Unwanted(capture string, a change.Account, why string) {
 	l.write(slog.LevelInfo, "unwanted", "no target wants this account", account(a), slog.String("capture", capture), slog.String("why", why))
 }
 
+// Repeated: proven, but this version of the account's password has been handed over before; the capture has been shredded.
+func (l *Log) Repeated(capture string, a change.Account) {
+	l.write(slog.LevelDebug, "repeated", "this password version has been handed over already", account(a), slog.String("capture", capture))
+}
+
 // NeverCommitted: the captured password did not become the account's within the time allowed; the capture has been shredded.
 // name is what the capture claims: any domain user can make one up.
 func (l *Log) NeverCommitted(capture, name string) {
