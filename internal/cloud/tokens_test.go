@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -207,6 +208,35 @@ func TestTokenStaysAtItsHost(t *testing.T) {
 		wantClass(t, Classify(err), target.Denied, "another host")
 		if m.count > 0 {
 			t.Error("a token was fetched")
+		}
+	}
+}
+
+// What proves who we are goes to one host, over TLS.
+func TestHopStaysAtItsHost(t *testing.T) {
+	for address, goes := range map[string]bool{
+		"https://login.example.com/token":     true,
+		"https://Login.example.com/token":     true, // names of hosts know no case
+		"https://west.login.example.com/":     false,
+		"https://login.example.com:444/":      false,
+		"https://login.example.com@evil.org/": false,
+		"http://login.example.com/":           false,
+	} {
+		sent := false
+		hop := NewHop(t.Context(), "login.example.com", roundTrip(func(r *http.Request) (*http.Response, error) {
+			sent = true
+			return fine(r)
+		}))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, strings.NewReader("client_secret=x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = hop.Do(r)
+		if sent != goes || (err == nil) != goes {
+			t.Errorf("%s: sent %v, %v", address, sent, err)
+		}
+		if !goes {
+			wantClass(t, Classify(hop.Err()), target.Denied, "another host for an access token than login.example.com")
 		}
 	}
 }

@@ -274,6 +274,17 @@ func TestGrantIsSeen(t *testing.T) {
 	}
 }
 
+// The environment can have the libraries ask another host for the token. That host is not shown the client secret.
+func TestNoOtherAuthority(t *testing.T) {
+	for _, name := range []string{"AZURE_REGIONAL_AUTHORITY_NAME", "MSAL_FORCE_REGION"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, "westeurope")
+			sb := start(t, "liz@example.com")
+			wantClass(t, open(t, options(sb)).Check(t.Context()), target.Denied, "another host for an access token")
+		})
+	}
+}
+
 // graph is authority and Graph with one answer.
 type graph struct {
 	token   string

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -76,7 +77,11 @@ func credential[C azcore.TokenCredential](c C, err error) (azcore.TokenCredentia
 // fetch asks for an access token, once, with a credential made for the purpose: a credential that lives on would answer from
 // its cache.
 func (t *Target) fetch(ctx context.Context, o Options, transport http.RoundTripper) (cloud.Token, error) {
-	hop := cloud.NewHop(ctx, cloud.Strict(transport, authority))
+	login, err := url.Parse(o.AuthorityURL)
+	if err != nil {
+		return cloud.Token{}, fmt.Errorf("%w: reading authority_url", target.ErrDenied)
+	}
+	hop := cloud.NewHop(ctx, login.Host, cloud.Strict(transport, authority))
 	source, err := newCredential(o, hop)
 	if err != nil {
 		return cloud.Token{}, fmt.Errorf("%w: %w", target.ErrDenied, err)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 
@@ -66,7 +67,11 @@ func fetch(ctx context.Context, o Options, transport http.RoundTripper) (cloud.T
 	if err != nil {
 		return cloud.Token{}, fmt.Errorf("%w: %w", target.ErrDenied, err)
 	}
-	hop := cloud.NewHop(ctx, cloud.Strict(transport, tokenEndpoint))
+	endpoint, err := url.Parse(config.TokenURL)
+	if err != nil {
+		return cloud.Token{}, fmt.Errorf("%w: reading token_uri in credentials_file", target.ErrDenied)
+	}
+	hop := cloud.NewHop(ctx, endpoint.Host, cloud.Strict(transport, tokenEndpoint))
 	token, err := config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: hop})).Token()
 	switch {
 	case hop.Err() != nil:
