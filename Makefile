@@ -55,14 +55,15 @@ lint: need-go ## gofmt, go vet, staticcheck
 
 install: build install-files ## onto this DC (DESTDIR, PREFIX=/usr)
 
-# Without building, for packages and images. The path in the snippet follows PREFIX.
+# Without building, for packages and images. Paths in the snippet and in the units follow PREFIX.
 install-files:
 	install -d $(SBINDIR) $(SYSCONFDIR)/samba/smb.conf.d
 	install -m 0755 bin/samba-pwsync-hook bin/samba-pwsync $(SBINDIR)/
 	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' smb.conf.d/samba-pwsync.conf >$(SYSCONFDIR)/samba/smb.conf.d/samba-pwsync.conf
 	chmod 0644 $(SYSCONFDIR)/samba/smb.conf.d/samba-pwsync.conf
 	@for unit in $(wildcard packaging/systemd/*.service packaging/systemd/*.path packaging/systemd/*.timer packaging/systemd/*.target); do \
-		install -D -m 0644 $$unit $(UNITDIR)/$${unit##*/} || exit 1; done
+		install -D -m 0644 $$unit $(UNITDIR)/$${unit##*/} && \
+		sed -i 's,=/usr/sbin/,=$(PREFIX)/sbin/,' $(UNITDIR)/$${unit##*/} || exit 1; done
 	@for page in $(wildcard docs/man/*.[1-8]); do \
 		install -D -m 0644 $$page $(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
 

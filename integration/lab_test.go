@@ -65,6 +65,7 @@ func run(m *testing.M) (code int) {
 
 // TestPromises is the order in which things are tried.
 func TestPromises(t *testing.T) {
+	t.Run("Directory", testDirectory)     // what samba/directory says of a real one
 	t.Run("Arrives", testArrives)         // every route
 	t.Run("NeverSent", testNeverSent)     // refused, forged, excluded
 	t.Run("CloudDown", testCloudDown)     // no old password overtakes a new one

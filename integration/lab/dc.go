@@ -24,9 +24,11 @@ const (
 	ServeLog   = "/var/log/samba-pwsync.log"
 	SysLog     = "/var/log/syslog"
 
+	// LDAPI is the DC's privileged socket.
+	LDAPI = "/var/lib/samba/private/ldap_priv/ldapi"
+
 	hostName    = "dc1.samdom.example.com"
 	certificate = "/var/lib/samba/private/tls/cert.pem"
-	ldapi       = "/var/lib/samba/private/ldap_priv/ldapi"
 	adminCache  = "FILE:/dev/shm/administrator" // Administrator's Kerberos ticket
 	cloudDir    = "/etc/samba-pwsync/sandbox"   // credentials for the clouds
 )
@@ -84,7 +86,7 @@ func setUp(ctx context.Context, l *Lab, c Container, o Options) (*DC, error) {
 func (dc *DC) waitUp(ctx context.Context) error {
 	for {
 		_, err := dc.Exec(ctx, "", "sh", "-c", `
-			[ -S `+ldapi+` ] && ldbsearch -H ldapi://$(echo `+ldapi+` | sed s,/,%2F,g) -s base -b "" defaultNamingContext >/dev/null &&
+			[ -S `+LDAPI+` ] && ldbsearch -H ldapi://$(echo `+LDAPI+` | sed s,/,%2F,g) -s base -b "" defaultNamingContext >/dev/null &&
 			for port in 88 445 464 636; do bash -c "</dev/tcp/127.0.0.1/$port" || exit 1; done`)
 		if err == nil {
 			return nil

@@ -41,6 +41,12 @@ func (dc *DC) CreateUser(ctx context.Context, user, password string) error {
 	return err
 }
 
+// DeleteUser deletes an account, with samba-tool on the DC.
+func (dc *DC) DeleteUser(ctx context.Context, user string) error {
+	_, err := dc.Exec(ctx, "", "samba-tool", "user", "delete", user)
+	return err
+}
+
 // SetPasswordLocal is an administrator's samba-tool on the DC itself: it opens the database without the daemons.
 func (dc *DC) SetPasswordLocal(ctx context.Context, user, _, password string) error {
 	_, err := dc.Exec(ctx, twice(password), "samba-tool", "user", "setpassword", user)
