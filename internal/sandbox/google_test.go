@@ -115,6 +115,25 @@ func TestGoogleRefuses(t *testing.T) {
 	noViolations(t, sb)
 }
 
+// What an update does not name stays as it was.
+func TestGooglePatches(t *testing.T) {
+	sb := start(t, sandbox.Options{})
+	c := googleClient(t, sb, sb.Google.Subject, userScope)
+	for i, test := range []struct {
+		more string // beside the password
+		want bool   // must it be changed at the next login
+	}{
+		{"", false}, {`,"changePasswordAtNextLogin":true`, true}, {"", true}, {`,"changePasswordAtNextLogin":false`, false}, {"", false},
+	} {
+		ask(t, c, "PUT", googleUser(sb, "liz@example.com"), `{"password":"`+good+`"`+test.more+`}`).must(t, 200)
+		liz, _ := sb.State().User(sandbox.Google, "liz@example.com")
+		if got, _ := liz.Current(); len(liz.Passwords) != i+1 || got.MustChange != test.want {
+			t.Errorf("after update %d: %d passwords, the last must be changed: %v", i, len(liz.Passwords), got.MustChange)
+		}
+	}
+	noViolations(t, sb)
+}
+
 func quoteFields(name, value string) string { return `{"` + name + `":` + quote(value) + `}` }
 
 func TestGoogleServiceAccountAdmin(t *testing.T) {

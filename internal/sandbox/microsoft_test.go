@@ -8,10 +8,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"maps"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +115,45 @@ func TestMicrosoftRefuses(t *testing.T) {
 		t.Errorf("passwords %v", liz.Passwords)
 	}
 	noViolations(t, sb)
+}
+
+// An access token says for whom it is and what the application may do.
+func TestMicrosoftTokenHasClaims(t *testing.T) {
+	sb := start(t, sandbox.Options{})
+	secret, err := os.ReadFile(sb.EntraSecretFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {sb.ClientID}, "scope": {sb.Microsoft.GraphURL + "/.default"},
+		"client_secret": {strings.TrimSpace(string(secret))},
+	}
+	a := ask(t, plain(sb), "POST", sb.Microsoft.AuthorityURL+sb.TenantID+"/oauth2/v2.0/token", form.Encode(),
+		"Content-Type", "application/x-www-form-urlencoded").must(t, 200)
+	var granted struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.Unmarshal([]byte(a.body), &granted); err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(granted.Token, ".")
+	if len(parts) != 3 {
+		t.Fatalf("the token has %d parts", len(parts))
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		Audience string   `json:"aud"`
+		Roles    []string `json:"roles"`
+	}
+	if err := json.Unmarshal(text, &claims); err != nil {
+		t.Fatal(err)
+	}
+	if claims.Audience != sb.Microsoft.GraphURL || !slices.Contains(claims.Roles, "User-PasswordProfile.ReadWrite.All") {
+		t.Errorf("claims %+v", claims)
+	}
 }
 
 // TestMicrosoftEchoesIDs: what support would ask for is in header and body.

@@ -99,7 +99,7 @@ func (s *Server) update(c call, user *state.User) *misbehave.Reply {
 	var change struct {
 		Password     *string `json:"password"`
 		HashFunction string  `json:"hashFunction"`
-		MustChange   bool    `json:"changePasswordAtNextLogin"`
+		MustChange   *bool   `json:"changePasswordAtNextLogin"`
 	}
 	if err := json.Unmarshal(c.body, &change); err != nil {
 		return new(s.violate(c.request, "the body is not a User"))
@@ -116,8 +116,13 @@ func (s *Server) update(c call, user *state.User) *misbehave.Reply {
 	if n := utf8.RuneCountInString(*change.Password); change.HashFunction == "" && (n < 8 || n > 100) {
 		return new(invalidPassword())
 	}
+	before, _ := user.Current()
+	mustChange := before.MustChange // what is not named stays as it is
+	if change.MustChange != nil {
+		mustChange = *change.MustChange
+	}
 	err := s.Store.SetPassword(state.Google, user.ID, state.Password{
-		Value: *change.Password, Hash: change.HashFunction, MustChange: change.MustChange, Requested: c.received,
+		Value: *change.Password, Hash: change.HashFunction, MustChange: mustChange, Requested: c.received,
 	})
 	if err != nil {
 		return new(failure(http.StatusInternalServerError, "backendError", err.Error()))

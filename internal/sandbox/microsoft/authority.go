@@ -132,7 +132,10 @@ func (s *Server) grant(c call, tenant string) (token.Bearer, *misbehave.Reply) {
 	default:
 		return violate(http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")
 	}
-	return token.Bearer{Cloud: string(state.Microsoft), Client: s.ClientID, Scopes: scopes}, nil
+	return token.Bearer{
+		Cloud: string(state.Microsoft), Client: s.ClientID, Scopes: scopes,
+		Audience: strings.TrimSuffix(scopes[0], "/.default"), Roles: []string{"User-PasswordProfile.ReadWrite.All", "User.Read.All"},
+	}, nil
 }
 
 // audience is a claim that is one string or a list of them.

@@ -35,7 +35,7 @@ import (
 
 // Kinds are the faults that Microsoft can have.
 var Kinds = append([]misbehave.Kind{
-	{Name: "Authorization_RequestDenied", On: api, Help: "403: permission or role is missing"},
+	{Name: "Authorization_RequestDenied", On: api, Help: "403: not allowed; the token says that the application is, so it is this user"},
 	{Name: "claims-challenge", On: api, Help: "401: continuous access evaluation wants a new token"},
 	{Name: "expired-secret", On: []string{misbehave.Token}, Help: "AADSTS7000222: the client secret has expired"},
 	{Name: "unknown-certificate", On: []string{misbehave.Token}, Help: "AADSTS700027: the certificate is not registered"},

@@ -20,6 +20,11 @@ type Bearer struct {
 	Subject string    `json:"subject,omitempty"` // the user in whose name Google's client acts
 	Scopes  []string  `json:"scopes"`
 	Expires time.Time `json:"expires"`
+
+	// Microsoft's tokens say for whom they are and what the application may do. Clients are to take them for opaque, but ours
+	// tells by them whose fault a refusal is.
+	Audience string   `json:"aud,omitempty"`
+	Roles    []string `json:"roles,omitempty"`
 }
 
 // A Mint makes and reads access tokens. They carry what they mean under an

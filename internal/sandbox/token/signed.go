@@ -5,7 +5,7 @@
 // library, not with a JWT library, because both vendors' client libraries sign
 // with one: a double must not share its client's errors.
 //
-// The clouds' own access tokens are opaque to clients, as they are meant to be.
+// The clouds' own access tokens are meant to be opaque to clients; Microsoft's carry the claims that real ones have.
 package token
 
 import (

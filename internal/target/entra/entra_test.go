@@ -274,6 +274,20 @@ func TestGrantIsSeen(t *testing.T) {
 	}
 }
 
+// An administrator's password is refused for that one user, also where it is the first that is ever sent: the token says that
+// the application may set passwords.
+func TestAdministratorFirst(t *testing.T) {
+	sb := start(t, "liz@example.com")
+	if err := sb.AddUser(sandbox.User{Cloud: sandbox.Microsoft, Name: "root@example.com", Admin: true}); err != nil {
+		t.Fatal(err)
+	}
+	tgt := open(t, options(sb))
+	wantClass(t, set(t, tgt, "root@example.com", good), target.NoUser, "")
+	if err := set(t, tgt, "liz@example.com", good); err != nil {
+		t.Error(err)
+	}
+}
+
 // The environment can have the libraries ask another host for the token. That host is not shown the client secret.
 func TestNoOtherAuthority(t *testing.T) {
 	for _, name := range []string{"AZURE_REGIONAL_AUTHORITY_NAME", "MSAL_FORCE_REGION"} {
