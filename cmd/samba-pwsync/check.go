@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -42,11 +43,11 @@ type checklist struct {
 }
 
 func (l *checklist) ok(format string, args ...any) {
-	fmt.Fprintf(l.out, "ok         %s\n", fmt.Sprintf(format, args...))
+	l.print("ok", fmt.Sprintf(format, args...))
 }
 
 func (l *checklist) attention(format string, args ...any) {
-	fmt.Fprintf(l.out, "attention  %s\n", fmt.Sprintf(format, args...))
+	l.print("attention", fmt.Sprintf(format, args...))
 	if l.code == exitOK {
 		l.code = exitAttention
 	}
@@ -54,13 +55,21 @@ func (l *checklist) attention(format string, args ...any) {
 
 // fault reports what is wrong, with hints, and the exit code that it means. The configuration's faults win over the others.
 func (l *checklist) fault(code int, err error) {
-	fmt.Fprintf(l.out, "FAULT      %v\n", err)
+	l.print("FAULT", err.Error())
 	for _, hint := range hints(err) {
-		fmt.Fprintf(l.out, "           hint: %s\n", hint)
+		l.print("", "hint: "+hint)
 	}
 	l.faults++
 	if l.code != exitUsage {
 		l.code = code
+	}
+}
+
+// print writes a finding; lines after its first are indented.
+func (l *checklist) print(what, text string) {
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(l.out, "%-11s%s\n", what, printable(strings.TrimSuffix(line, "\n")))
+		what = ""
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -36,6 +37,10 @@ const (
 )
 
 func main() {
+	if err := cleanEnvironment(); err != nil {
+		complain(os.Stderr, err.Error())
+		os.Exit(exitFailed)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
@@ -77,8 +82,19 @@ func (o *output) Write(p []byte) (int, error) {
 // complain writes a text to standard error, each line of it with the program's name in front.
 func complain(w io.Writer, text string) {
 	for line := range strings.Lines(text) {
-		fmt.Fprintf(w, "samba-pwsync: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(w, "samba-pwsync: %s\n", printable(strings.TrimSuffix(line, "\n")))
 	}
+}
+
+// printable takes away what would move a terminal's cursor. Whatever is printed for a person passes through it: names come from
+// the directory, where others write, and the forwarder's answers from a process that talks to the internet.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
 }
 
 // exitCode is the one place that turns an error into an exit code.

@@ -350,20 +350,64 @@ func leftNothing(t *testing.T, in installation, log string) {
 	}
 }
 
-// The SDKs' own logs, which would show requests, stay off whatever the environment says.
-func TestNoLogOfTheSDKs(t *testing.T) {
+// Whatever the environment says, neither the SDKs nor net/http log what is sent (GODEBUG: passwords, access tokens, the client
+// secret), and the tokens come from the configured host.
+func TestHostileEnvironment(t *testing.T) {
 	sb := startSandbox(t)
 	if err := sb.AddUser(sandbox.User{Name: liz}); err != nil {
 		t.Fatal(err)
 	}
 	in := install(t, sb, self())
-	s := in.start(t, self(), roleForwarder, "GOOGLE_SDK_GO_LOGGING_LEVEL=debug", "AZURE_SDK_GO_LOGGING=all")
+	s := in.start(t, self(), roleForwarder, "GOOGLE_SDK_GO_LOGGING_LEVEL=debug", "AZURE_SDK_GO_LOGGING=all",
+		"AZURE_REGIONAL_AUTHORITY_NAME=westeurope", "MSAL_FORCE_REGION=westeurope", "GODEBUG=madvdontneed=1,http2debug=2")
 	in.hand(t, 1, password)
 	holds(t, sb, password)
 	s.stop(t)
 	for line := range strings.Lines(s.stderr.String()) {
 		if !strings.HasPrefix(line, "time=") {
 			t.Errorf("not a line of ours: %s", line)
+		}
+	}
+	leftNothing(t, in, s.stderr.String())
+}
+
+func TestWithoutHTTP2Debug(t *testing.T) {
+	for before, after := range map[string]string{
+		"":                               "",
+		"gctrace=1":                      "gctrace=1",
+		" a=1,,b=2,":                     " a=1,,b=2,", // what does not matter is left as it is
+		"http2debug=2":                   "",
+		"gctrace=1,http2debug=1,madv=0":  "gctrace=1,madv=0",
+		"http2debug=1,http2debug=2":      "",
+		"xhttp2debug=2 y,http2debug,a=1": "a=1",
+		"http2debug=0,http2client=0":     "http2client=0",
+	} {
+		if got := withoutHTTP2Debug(before); got != after {
+			t.Errorf("%q becomes %q, want %q", before, got, after)
+		}
+	}
+}
+
+// Every command starts anew; none does so without end, and none loses its arguments, its input or its exit code.
+func TestStartsAnewOnce(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		out  string
+	}{
+		"version": {[]string{"version"}, exitOK, "samba-pwsync devel"},
+		"policy":  {[]string{"--config", "none.toml", "policy", "test"}, exitFailed, "refused: "},
+		"usage":   {[]string{"nosuch"}, exitUsage, ""},
+	} {
+		cmd := exec.Command("samba-pwsync", tc.args...)
+		cmd.Env = append(os.Environ(), "GODEBUG=http2debug=2")
+		cmd.Stdin = strings.NewReader("short")
+		out, err := cmd.Output()
+		if cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		if got := cmd.ProcessState.ExitCode(); got != tc.code || !strings.HasPrefix(string(out), tc.out) {
+			t.Errorf("%s: exit code %d, want %d; output %q", name, got, tc.code, out)
 		}
 	}
 }

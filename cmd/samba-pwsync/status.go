@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/urfave/cli/v2"
 
@@ -59,9 +60,7 @@ func runStatus(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		encoder := json.NewEncoder(c.App.Writer)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(r)
+		err = r.printJSON(c.App.Writer)
 	} else {
 		err = r.print(c.App.Writer)
 	}
@@ -204,6 +203,27 @@ func (r *report) print(out io.Writer) error {
 	return w.Flush()
 }
 
+// printJSON escapes what printable takes away, so that scripts get it and a terminal does not. (encoding/json escapes only the
+// control characters below U+0020.)
+func (r *report) printJSON(out io.Writer) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding status: %w", err)
+	}
+	var b strings.Builder
+	for _, c := range string(text) {
+		if c == '\n' || unicode.IsPrint(c) {
+			b.WriteRune(c)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{c}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	_, err = fmt.Fprintln(out, b.String())
+	return err
+}
+
 // clock prints a time for a person: the date only where it is not today's.
 func clock(t time.Time) string {
 	if t.IsZero() {
@@ -214,14 +234,4 @@ func clock(t time.Time) string {
 		return t.Format("15:04:05")
 	}
 	return t.Format("2006-01-02 15:04:05")
-}
-
-// printable takes away what would move a terminal's cursor: names come from the directory, where others write.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '\uFFFD'
-		}
-		return r
-	}, text)
 }

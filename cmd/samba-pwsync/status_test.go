@@ -3,7 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
+	"net"
+	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -112,6 +116,64 @@ func TestStatusMovesNoCursor(t *testing.T) {
 	}
 	if !strings.Contains(text, "liz\ufffd[2J at google (liz\ufffd@example.com)") {
 		t.Errorf("the rest is not there: %q", text)
+	}
+}
+
+// Nor may the JSON, in which scripts find what was there.
+func TestJSONMovesNoCursor(t *testing.T) {
+	r := healthy()
+	const name = "liz\x1b[2J\u009b2J\u202e\U000e0001\nü"
+	r.Forwarder.Parked = []deliver.ParkedStatus{{Account: name}}
+	var b bytes.Buffer
+	if err := r.printJSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(b.String(), "\x1b\u009b\u202e\U000e0001") {
+		t.Errorf("%q", b.String())
+	}
+	var back report
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil {
+		t.Fatal(err)
+	}
+	if got := back.Forwarder.Parked[0].Account; got != name {
+		t.Errorf("%q, want %q", got, name)
+	}
+}
+
+// Nor may errors and findings: what a forwarder that was taken over answers becomes one, and what a directory calls itself.
+func TestComplaintsMoveNoCursor(t *testing.T) {
+	var complaint, finding bytes.Buffer
+	complain(&complaint, "asking it: \x1b[2J\u009b2J\r\u202e\nsecond")
+	if got, want := complaint.String(), "samba-pwsync: asking it: \ufffd[2J\ufffd2J\ufffd\ufffd\nsamba-pwsync: second\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	list := &checklist{out: &finding}
+	list.ok("directory %s", "\x1b[2J")
+	list.attention("\u202e")
+	list.fault(exitFailed, errors.New("first\x1b\nsecond"))
+	if got, want := finding.String(), "ok         directory \ufffd[2J\nattention  \ufffd\nFAULT      first\ufffd\n           second\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// The forwarder's user can put another server in the place of the forwarder's socket.
+func TestStatusOfATakenForwarder(t *testing.T) {
+	in := install(t, startSandbox(t), self())
+	listener, err := net.Listen("unix", in.paths.ForwarderSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "\x1b[2J\u009b2J", http.StatusInternalServerError)
+	})}
+	go server.Serve(listener)
+	defer server.Close()
+	out, err := exec.Command("samba-pwsync", "status", "--config", in.config).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "500") {
+		t.Errorf("%v, %q", err, out)
+	}
+	if strings.ContainsAny(string(out), "\x1b\u009b") {
+		t.Errorf("%q", out)
 	}
 }
 
