@@ -60,7 +60,11 @@ func run(m *testing.M) (code int) {
 			code = 1
 		}
 	}()
-	return m.Run()
+	if code = m.Run(); code != 0 {
+		log, err := company.DC.Exec(ctx, "", "tail", "-n", "40", lab.ServeLog)
+		fmt.Printf("the end of serve's log (%v):\n%s", err, log)
+	}
+	return code
 }
 
 // TestPromises is the order in which things are tried.
@@ -70,6 +74,7 @@ func TestPromises(t *testing.T) {
 	t.Run("NeverSent", testNeverSent)     // refused, forged, excluded
 	t.Run("CloudDown", testCloudDown)     // no old password overtakes a new one
 	t.Run("ControllerDown", testDCDown)   // changes made while Samba does not run
+	t.Run("RolesApart", testRolesApart)   // agent and forwarder as two services with two users
 	t.Run("Killed", testKilled)           // serve, 50 times
 	t.Run("WellBehaved", testWellBehaved) // what the clouds thought of our requests
 	t.Run("LeftNowhere", testCanary)      // last: what all the others wrote

@@ -24,6 +24,9 @@ const (
 	ServeLog   = "/var/log/samba-pwsync.log"
 	SysLog     = "/var/log/syslog"
 
+	// ForwarderUser is who the forwarder is when it runs apart from the agent.
+	ForwarderUser = "samba-pwsync"
+
 	// LDAPI is the DC's privileged socket.
 	LDAPI = "/var/lib/samba/private/ldap_priv/ldapi"
 
@@ -73,7 +76,7 @@ func setUp(ctx context.Context, l *Lab, c Container, o Options) (*DC, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dc.WriteFile(ctx, ConfigFile, "0600", strings.TrimLeft(o.Config, "\n")+"\n"+targets); err != nil {
+	if err := dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(o.Config, "\n")+"\n"+targets); err != nil {
 		return nil, err
 	}
 	if _, err := dc.Exec(ctx, "", "samba-pwsync", "check", "--connect"); err != nil {
@@ -119,6 +122,33 @@ func (dc *DC) StartServe(ctx context.Context) error { return dc.service(ctx, "up
 // StopServe ends samba-pwsync serve in an orderly way and waits until it is gone.
 func (dc *DC) StopServe(ctx context.Context) error {
 	return dc.service(ctx, "-w", "20", "down", "samba-pwsync")
+}
+
+// SplitServe replaces samba-pwsync serve by its two halves, as the hardened installation has them: the agent, root without
+// capabilities, and the forwarder, which is the user ForwarderUser.
+func (dc *DC) SplitServe(ctx context.Context) error {
+	if err := dc.StopServe(ctx); err != nil {
+		return err
+	}
+	if _, err := dc.Exec(ctx, "", "sh", "-c", `
+		set -e
+		id "$1" >/dev/null 2>&1 || useradd --system --no-create-home "$1"
+		samba-pwsync init --user "$1"
+		chown -R "$1" "$2"`, "sh", ForwarderUser, cloudDir); err != nil {
+		return fmt.Errorf("handing the forwarder's part to its user: %w", err)
+	}
+	return dc.service(ctx, "up", "samba-pwsync-agent", "samba-pwsync-forwarder")
+}
+
+// JoinServe undoes SplitServe.
+func (dc *DC) JoinServe(ctx context.Context) error {
+	if err := dc.service(ctx, "-w", "20", "down", "samba-pwsync-agent", "samba-pwsync-forwarder"); err != nil {
+		return err
+	}
+	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init", "--user", "root"); err != nil {
+		return fmt.Errorf("handing the forwarder's part back to root: %w", err)
+	}
+	return dc.StartServe(ctx)
 }
 
 // KillServe waits until samba-pwsync serve runs, lets it live a little longer, and sends it SIGKILL. Its supervisor starts it
