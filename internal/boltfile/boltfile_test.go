@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -175,6 +176,11 @@ func TestDamagedValueIsDropped(t *testing.T) {
 func TestDamagedFile(t *testing.T) {
 	whole := filled(t, filepath.Join(t.TempDir(), "x.db"), 200)
 	random := rand.New(rand.NewPCG(1, 2))
+	stored, err := json.Marshal(value(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored = wrap(key(1), stored)
 	spoil := map[string]func([]byte) []byte{
 		"one bit": func(b []byte) []byte { b[random.IntN(len(b))] ^= 1 << random.IntN(8); return b },
 		"cut off": func(b []byte) []byte { return b[:random.IntN(len(b)-1)+1] },
@@ -189,6 +195,10 @@ func TestDamagedFile(t *testing.T) {
 				b[page+i] = byte(random.Uint32())
 			}
 			return b
+		},
+		"lengths beyond the end": func(b []byte) []byte {
+			head := []byte{byte(len(key(1))), 0, 0, 0, byte(len(stored)), 0, 0, 0} // of an element: the lengths of key and value
+			return bytes.ReplaceAll(b, head, slices.Concat(head[:6], []byte{0x80, 0}))
 		},
 		"no database": func([]byte) []byte { return []byte(strings.Repeat("hello ", 5000)) },
 	}
