@@ -111,6 +111,9 @@ func process(pid int) string {
 	}
 	// The command's name, in brackets, may itself hold blanks and brackets; the fields after the last bracket do not.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if fields[0] == "Z" || fields[0] == "X" {
+		return "" // dead, and nobody has asked for its exit code
+	}
 	return fmt.Sprintf("%d.%s", pid, fields[19]) // field 22 of proc(5): starttime
 }
 
