@@ -4,7 +4,9 @@
 // target up) is known to the process only.
 //
 // Whom it trusts: whoever can enter the role's folder (0700), so root and the role's own user. It only answers questions; it
-// changes nothing and shows no secret, because the roles' Status types hold none.
+// changes nothing and shows no secret, because the roles' Status types hold none. Who asks is root, and the forwarder may have been
+// taken over: no error here holds a byte of what it answered, which a terminal might obey. What an answer says is the caller's
+// to print with care.
 package control
 
 import (
@@ -16,7 +18,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"syscall"
 	"time"
@@ -24,6 +25,9 @@ import (
 
 // ErrNotRunning means that nobody answers at the socket.
 var ErrNotRunning = errors.New("not running")
+
+// errNonsense stands for what the parsers of HTTP and JSON say, which may quote the answer.
+var errNonsense = errors.New("the answer makes no sense")
 
 const limit = 64 << 20 // bytes of an answer
 
@@ -66,12 +70,15 @@ func Serve(ctx context.Context, path string, answers map[string]func() (any, err
 func Get(ctx context.Context, path, question string, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
+	client := &http.Client{
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			},
 		},
-	}}
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control"+question, nil)
 	if err != nil {
 		return fmt.Errorf("asking %s: %w", path, err)
@@ -80,20 +87,28 @@ func Get(ctx context.Context, path, question string, answer any) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return ErrNotRunning
 	}
-	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
-		err = wrapped.Err // without the made-up URL
-	}
 	if err != nil {
-		return fmt.Errorf("asking %s: %w", path, err)
+		return fmt.Errorf("asking %s: %w", path, ours(err))
 	}
 	defer resp.Body.Close()
-	body := io.LimitReader(resp.Body, limit)
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(body, 1000))
-		return fmt.Errorf("asking %s: %s: %s", path, resp.Status, text)
+		return fmt.Errorf("asking %s: it answers with status %d", path, resp.StatusCode)
 	}
-	if err := json.NewDecoder(body).Decode(answer); err != nil {
-		return fmt.Errorf("asking %s: %w", path, err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, limit)).Decode(answer); err != nil {
+		return fmt.Errorf("asking %s: %w", path, ours(err))
 	}
 	return nil
+}
+
+// ours returns what is this side's in an error: the operating system's or the context's, or else errNonsense.
+func ours(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op
+	}
+	for _, known := range []error{context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return errNonsense
 }

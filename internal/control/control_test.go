@@ -37,7 +37,7 @@ func TestServeAndGet(t *testing.T) {
 		if err := ask(t, path, "/status", &got); err != nil || got["waiting"] != 3 {
 			t.Errorf("got %v, %v", got, err)
 		}
-		if err := ask(t, path, "/broken", &got); err == nil || !strings.Contains(err.Error(), "disk on fire") {
+		if err := ask(t, path, "/broken", &got); err == nil || !strings.Contains(err.Error(), "500") {
 			t.Errorf("broken: %v", err)
 		}
 		if err := ask(t, path, "/unknown", &got); err == nil || !strings.Contains(err.Error(), "404") {
@@ -69,6 +69,44 @@ func TestNotRunning(t *testing.T) {
 	} {
 		if err := Get(t.Context(), path, "/status", nil); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A forwarder that was taken over answers what it likes; the one who asks is root, at a terminal.
+func TestErrorsQuoteNoAnswer(t *testing.T) {
+	const escape = "\x1b]0;owned\a"
+	path := filepath.Join(t.TempDir(), "control.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	answers := map[string]string{
+		"a status line":     "HTTP/1.1 500 " + escape + "\r\nContent-Length: 0\r\n\r\n",
+		"the body":          "HTTP/1.1 500 x\r\nContent-Length: 11\r\n\r\n" + escape,
+		"no HTTP":           escape + "\r\n\r\n",
+		"a header":          "HTTP/1.1 200 OK\r\n" + escape + "\r\n\r\n",
+		"a length":          "HTTP/1.1 200 OK\r\nContent-Length: " + escape + "\r\n\r\n",
+		"a redirect":        "HTTP/1.1 302 x\r\nLocation: http://" + escape + "/\r\nContent-Length: 0\r\n\r\n",
+		"no JSON":           "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + escape,
+		"JSON that is none": "HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{\"when\":\"\\u001b]0;owned\\a\"}",
+		"nothing":           "",
+	}
+	for name, answer := range answers {
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = conn.Write([]byte(answer))
+		}()
+		var got struct{ When time.Time }
+		err := Get(t.Context(), path, "/status", &got)
+		if err == nil || strings.Contains(err.Error(), "owned") || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %q", name, err)
 		}
 	}
 }
