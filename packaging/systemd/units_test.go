@@ -1,0 +1,139 @@
+// Package systemd holds the units, and no Go but this test of them.
+package systemd
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const program = "/usr/sbin/samba-pwsync"
+
+// What a unit may have for itself: what it is, who it is, what it reaches. In everything else the three are the same.
+var own = []string{
+	"Description", "Wants", "After", "Conflicts", "ExecStart", "User", "Group", "PrivateUsers",
+	"ReadWritePaths", "InaccessiblePaths", "TemporaryFileSystem", "BindReadOnlyPaths",
+	"RestrictAddressFamilies", "PrivateNetwork", "IPAddressDeny",
+}
+
+func units(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("*.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 3 {
+		t.Fatalf("units: %v", files)
+	}
+	return files
+}
+
+// settings returns the lines of a unit that are neither empty nor comments, each under its section.
+func settings(t *testing.T, file string) (lines []string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := ""
+	for line := range strings.Lines(string(text)) {
+		switch line = strings.TrimSpace(line); {
+		case strings.HasPrefix(line, "["):
+			section = line
+		case line != "" && !strings.HasPrefix(line, "#"):
+			lines = append(lines, section+line)
+		}
+	}
+	return lines
+}
+
+func key(line string) string {
+	_, line, _ = strings.Cut(line, "]")
+	name, _, _ := strings.Cut(line, "=")
+	return name
+}
+
+func TestCommonPart(t *testing.T) {
+	var common []string
+	for i, file := range units(t) {
+		lines := slices.DeleteFunc(settings(t, file), func(line string) bool { return slices.Contains(own, key(line)) })
+		if i == 0 {
+			common = lines
+		}
+		for _, line := range common {
+			if !slices.Contains(lines, line) {
+				t.Errorf("%s lacks %s", file, line)
+			}
+		}
+		for _, line := range lines {
+			if !slices.Contains(common, line) {
+				t.Errorf("%s alone has %s", file, line)
+			}
+		}
+		if !t.Failed() && !slices.Equal(lines, common) {
+			t.Errorf("%s has the common settings in another order", file)
+		}
+	}
+	if len(common) < 30 {
+		t.Errorf("only %d settings are common", len(common))
+	}
+}
+
+// Who can write into keys/ replaces the forwarder's public key, and reads what the hook seals from then on.
+func TestKeysAreNotWritable(t *testing.T) {
+	const state = "/var/lib/samba-pwsync"
+	for _, file := range units(t) {
+		writable := 0
+		for _, line := range settings(t, file) {
+			if key(line) != "ReadWritePaths" {
+				continue
+			}
+			_, value, _ := strings.Cut(line, "=")
+			for path := range strings.FieldsSeq(value) {
+				writable++
+				path = filepath.Clean(strings.TrimLeft(path, "-+"))
+				if strings.HasPrefix(state+"/keys/", path+"/") || strings.HasPrefix(path+"/", state+"/keys/") {
+					t.Errorf("%s can write to %s", file, path)
+				}
+			}
+		}
+		if writable == 0 {
+			t.Errorf("%s can write nowhere", file)
+		}
+	}
+}
+
+// Where systemd is at hand, it understands each line and finds little that is still open.
+func TestSystemdAnalyze(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	self, err := os.Executable() // verify wants a program that there is
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range units(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(t.TempDir(), file)
+		if err := os.WriteFile(copied, bytes.ReplaceAll(text, []byte("="+program+" "), []byte("="+self+" ")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// What it says of this machine's other units is not for us to mend.
+		out, err := exec.Command(analyze, "verify", "--man=no", copied).CombinedOutput()
+		if bytes.Contains(out, []byte(file)) {
+			t.Errorf("%s: %v\n%s", file, err, out)
+		}
+		// In tenths: exposure under 2.5 of 10.
+		if out, err := exec.Command(analyze, "security", "--offline=true", "--threshold=24", copied).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", file, err, out)
+		}
+	}
+}
