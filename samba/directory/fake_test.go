@@ -35,6 +35,7 @@ type reply struct {
 
 const (
 	fakeBase        = "DC=example,DC=test"
+	fakeSchema      = "CN=Schema,CN=Configuration," + fakeBase
 	fakeService     = "CN=NTDS Settings,CN=DC1,CN=Servers,CN=Site,CN=Sites,CN=Configuration," + fakeBase
 	applicationDone = 5
 )
@@ -87,6 +88,7 @@ func (f *fake) reply(s search) *reply {
 	case s.base == "":
 		return &reply{entries: []*ldap.Entry{ldap.NewEntry("", map[string][]string{
 			"defaultNamingContext": {fakeBase},
+			"schemaNamingContext":  {fakeSchema},
 			"dnsHostName":          {"dc1.example.test"},
 			"serverName":           {"CN=DC1,CN=Servers,CN=Site,CN=Sites,CN=Configuration," + fakeBase},
 			"dsServiceName":        {fakeService},
