@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -95,6 +96,7 @@ func runCheck(c *cli.Context) error {
 		return fmt.Errorf("looking into the state folder: %w", err)
 	}
 	checkConfig(list, cfg, path)
+	checkOwners(list, cfg)
 	checkKeys(list, cfg)
 	if c.Bool("connect") {
 		checkDirectory(c.Context, list, cfg)
@@ -139,6 +141,31 @@ func filterFaults(cfg *config.Config, path string) []config.Fault {
 		}
 	}
 	return faults
+}
+
+// checkOwners looks at whose the parts of the state folder are. That they are missing, or open to others, checkConfig has said.
+func checkOwners(list *checklist, cfg *config.Config) {
+	paths := cfg.Paths()
+	forwarder, err := ownerOf(paths.Forwarder)
+	if err != nil {
+		list.fault(exitFailed, err)
+		return
+	}
+	owners := map[string]account{
+		paths.AgentKey: self(), paths.AgentPublicKey: self(), paths.ForwarderKey: *forwarder, paths.ForwarderPublicKey: self(),
+	}
+	for _, f := range folders(cfg.StateDir, paths, *forwarder) {
+		owners[f.path] = f.owner
+	}
+	for _, path := range slices.Sorted(maps.Keys(owners)) {
+		info, err := os.Lstat(path)
+		if err != nil {
+			continue
+		}
+		if is, want := accountOf(info), owners[path]; is != want {
+			list.fault(exitFailed, fmt.Errorf("%s: %w (%d:%d, not %d:%d)", path, errNotAsInit, is.uid, is.gid, want.uid, want.gid))
+		}
+	}
 }
 
 func checkKeys(list *checklist, cfg *config.Config) {
@@ -203,8 +230,46 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) {
 	if !blind {
 		list.ok("password complexity is on: Samba runs the hook")
 	}
+	checkAttributes(ctx, list, cfg, dc.SelfWritable)
 	if cfg.Policy.Mode == config.Enforce && cfg.Policy.MaxLength < settings.MinLength {
 		list.attention("no password can be set: the domain asks for %d characters at least, [policy] max_length allows %d at most", settings.MinLength, cfg.Policy.MaxLength)
+	}
+}
+
+// inFilter finds the attributes that a filter asks for. In a filter's values, a parenthesis is escaped.
+var inFilter = regexp.MustCompile(`\(\s*([A-Za-z][A-Za-z0-9-]*)[^=()]*=`)
+
+// checkAttributes tells of attributes that users may write of themselves. Where one of them names the account at a target, a
+// user can name another's there, and so set that one's password; where a filter asks for one, each user can have it match
+// himself or not.
+func checkAttributes(ctx context.Context, list *checklist, cfg *config.Config, selfWritable func(context.Context, string) (bool, error)) {
+	found := false
+	look := func(key, attribute, danger string) {
+		switch writable, err := selfWritable(ctx, attribute); {
+		case errors.Is(err, directory.ErrNotFound):
+			list.attention("%s: the directory knows no attribute %s, so no account has it", key, attribute)
+		case err != nil:
+			list.fault(exitFailed, err)
+		case writable:
+			list.attention("%s: users may write their own %s, unless you have forbidden it: %s", key, attribute, danger)
+		default:
+			return
+		}
+		found = true
+	}
+	filter := func(key, filter string) {
+		for _, match := range inFilter.FindAllStringSubmatch(filter, -1) {
+			look(key, match[1], "each decides whether the filter matches him")
+		}
+	}
+	filter("directory.filter", cfg.Directory.Filter)
+	filter("directory.exclude", cfg.Directory.Exclude)
+	for _, name := range targetNames(cfg) {
+		look("target."+name+".user", cfg.Target[name].User, "who puts another's name there sets that one's password at the target")
+		filter("target."+name+".filter", cfg.Target[name].Filter)
+	}
+	if !found {
+		list.ok("users choose neither whose password they set nor whether they are synchronised")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 var (
 	errNoTarget  = errors.New("no target is configured: add a [target.NAME] section to the configuration")
+	errNotAsInit = errors.New("it belongs to somebody else")
 	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
 )
 
@@ -41,6 +42,8 @@ func hints(err error) []string {
 			"where init gave the forwarder a user of its own, each role runs as its own service: systemctl start samba-pwsync-agent samba-pwsync-forwarder",
 			"to run both as root again: samba-pwsync init --user root",
 		}
+	case errors.Is(err, errNotAsInit):
+		return []string{"stop the services and give it back: samba-pwsync init"}
 	case errors.Is(err, errStrangers):
 		return []string{"write the right public key: samba-pwsync init"}
 	case errors.Is(err, directory.ErrNotPrivileged):

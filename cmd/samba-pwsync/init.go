@@ -215,6 +215,13 @@ func makePublic(path string, key seal.PublicKey) (what string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		what = made
 	case err == nil && bytes.Equal(there, text):
+		given, err := give(path, self()) // who owns it could put another key there
+		if err != nil {
+			return "", fmt.Errorf("taking back %s: %w", path, cause(err))
+		}
+		if given {
+			return mended, nil
+		}
 		return kept, nil
 	default:
 		what = mended

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+)
+
+func TestAttributesThatUsersWrite(t *testing.T) {
+	schema := map[string]bool{
+		"mail": false, "sAMAccountType": false, "adminCount": false, "memberOf": false, "cn": false, "userAccountControl": false,
+		"info": true, "pager": true,
+	}
+	asks := func(_ context.Context, name string) (bool, error) {
+		if name == "broken" {
+			return false, errors.New("the DC is gone")
+		}
+		writable, ok := schema[name]
+		if !ok {
+			return false, directory.ErrNotFound
+		}
+		return writable, nil
+	}
+	for _, tc := range []struct {
+		name string
+		set  func(*config.Config)
+		want []string // each line's beginning; nil: all is well
+		code int
+	}{
+		{"default", func(*config.Config) {}, nil, exitOK},
+		{"name", func(c *config.Config) { c.Target["google"] = config.Target{User: "pager"} },
+			[]string{"attention  target.google.user: users may write their own pager"}, exitAttention},
+		{"name that there is not", func(c *config.Config) { c.Target["google"] = config.Target{User: "mial"} },
+			[]string{"attention  target.google.user: the directory knows no attribute mial"}, exitAttention},
+		{"filters", func(c *config.Config) {
+			c.Directory.Filter = "(&(sAMAccountType=805306368)(info~=x))"
+			c.Directory.Exclude = "(|(!(pager=*))(cn=\\28info=x\\29))"
+			c.Target["google"] = config.Target{User: "mail", Filter: "( info>=pager=1)"}
+		}, []string{
+			"attention  directory.filter: users may write their own info",
+			"attention  directory.exclude: users may write their own pager",
+			"attention  target.google.filter: users may write their own info",
+		}, exitAttention},
+		{"matching rules", func(c *config.Config) {
+			c.Directory.Exclude = "(|(memberOf:1.2.840.113556.1.4.1941:=CN=info,DC=example)(userAccountControl:1.2.840.113556.1.4.803:=2)(info:dn:=x))"
+		}, []string{"attention  directory.exclude: users may write their own info"}, exitAttention},
+		{"trouble", func(c *config.Config) { c.Directory.Exclude = "(broken=1)" }, []string{"FAULT      the DC is gone"}, exitFailed},
+	} {
+		cfg := config.Default()
+		cfg.Target["google"] = config.Target{User: "mail"}
+		tc.set(cfg)
+		var out bytes.Buffer
+		list := &checklist{out: &out}
+		checkAttributes(t.Context(), list, cfg, asks)
+		if tc.want == nil {
+			tc.want = []string{"ok         users choose neither"}
+		}
+		got := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+		if list.code != tc.code || len(got) != len(tc.want) {
+			t.Errorf("%s: code %d, want %d\n%s", tc.name, list.code, tc.code, out.String())
+			continue
+		}
+		for i := range got {
+			if !strings.HasPrefix(got[i], tc.want[i]) {
+				t.Errorf("%s: %q, want %q", tc.name, got[i], tc.want[i])
+			}
+		}
+	}
+}
