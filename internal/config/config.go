@@ -128,7 +128,10 @@ type Target struct {
 	// What kind of place it is.
 	Type string `toml:"type" oneof:"google entra" later:"ldap exec" required:"true"`
 
-	// The directory attribute that holds the account's name at the target. An account without it is not synchronised there.
+	// The directory attribute that holds the account's name at the target. An account without it is not synchronised there. It
+	// must not be one that users may write of their own accounts, such as telephoneNumber, info or
+	// msDS-cloudExtensionAttribute1: whoever puts another's name there sets that one's password at the target.
+	// `samba-pwsync check --connect` tells.
 	User string `toml:"user" form:"attribute" required:"true"`
 
 	// Replaces what follows the "@" of that name, or is appended where there is no "@". Empty: the name is taken as it is.
