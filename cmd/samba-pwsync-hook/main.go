@@ -2,18 +2,22 @@
 // whether the password may be set, and keeps it, sealed, for the agent.
 //
 // Why so small: it runs as root inside the open transaction of the DC's database, and nothing else is written on that DC until
-// it ends. So it needs no daemon, opens no network, links few packages, and answers within 5 seconds whatever hangs.
+// it ends. So it needs no daemon, opens no network, links few packages, and answers within 5 seconds also where something hangs
+// (but see below).
 //
 // The way: configuration → password (stdin, to its end) and names (environment) → policy → two sealed boxes → one file in
 // spool/incoming, on disk before the exit code. A password that the policy refuses is not kept.
 //
-// Exit codes: 0 the password may be set, 1 it may not, 2 it cannot be stored (only with on_capture_error = "refuse"). Each run sends one line to syslog; the streams stay empty, since Samba throws them away.
+// Exit codes: 0 the password may be set, 1 it may not, 2 it cannot be stored (only with on_capture_error = "refuse"). Each run
+// sends one line to syslog; the streams stay empty, since Samba throws them away.
 //
 // Whom it trusts: the configuration and the state folder, which are root's. Neither the names (any domain user can have Samba
 // ask in anybody's name, by SamrValidatePassword) nor the password's bytes. An exit of 0 proves nothing: Samba may
 // still refuse the change. What was kept is used only once the directory proves it (internal/proof).
 //
 // What it does not solve: whoever is root on the DC reads what the hook reads; and pages of it can be swapped out while it runs.
+// And the kernel ends no process while one of its threads sleeps uninterruptibly, as on a frozen file system: there the answer
+// comes with the thaw, and Samba refuses after its 10 seconds.
 package main
 
 import (
@@ -176,7 +180,7 @@ func after(d time.Duration) <-chan struct{} {
 }
 
 // within returns what step returns, or the fallback and an error if step is not done before late, or panics. A step that
-// hangs, on a dead disk or at a pipe that nobody closes, ends with the process.
+// hangs, at a pipe that nobody closes or a network mount, ends with the process (a thread that sleeps uninterruptibly does not).
 func within[T any](late <-chan struct{}, doing string, fallback T, step func() (T, error)) (T, error) {
 	type result struct {
 		value T
