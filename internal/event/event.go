@@ -171,6 +171,30 @@ func (l *Log) Superseded(target string, a change.Account, old, now uint32) {
 		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
 }
 
+// AccountGone: the account of a queued password was deleted; the password has been shredded.
+func (l *Log) AccountGone(target string, a change.Account, version uint32) {
+	l.write(slog.LevelInfo, "account-gone", "account was deleted; its queued password is shredded", slog.String("target", target), account(a),
+		slog.Uint64("stamp", uint64(version)))
+}
+
+// NameTaken: another account has the name at the target now; the queued password of the one that had it has been shredded.
+func (l *Log) NameTaken(target, user string, a change.Account, version uint32, by change.Account) {
+	l.write(slog.LevelWarn, "name-taken", "another account has this name at the target now; queued password shredded", slog.String("target", target),
+		slog.String("user", user), account(a), slog.Uint64("stamp", uint64(version)), slog.String("taken_by", by.GUID.String()))
+}
+
+// DirectoryWentBack: the directory was restored or rolled back, and holds an older password of the account than the targets may.
+func (l *Log) DirectoryWentBack(a change.Account, old, now uint32) {
+	l.write(slog.LevelWarn, "directory-went-back", "the directory went back to an older password of this account; targets may hold the newer one until its next change",
+		account(a), slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
+}
+
+// RolledBack: a queued password is of before the directory went back, which does not hold it any more; it has been shredded.
+func (l *Log) RolledBack(target string, a change.Account, old, now uint32) {
+	l.write(slog.LevelWarn, "rolled-back", "queued password is of before the directory went back; shredded", slog.String("target", target), account(a),
+		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
+}
+
 // Expired: a secret waited longer than secret_ttl and has been shredded.
 func (l *Log) Expired(target string, a change.Account) {
 	l.write(slog.LevelError, "expired", "secret_ttl is over; the password was shredded undelivered", slog.String("target", target), account(a))
@@ -200,6 +224,17 @@ func (l *Log) WatchStale(asOf time.Time) {
 // WatchFresh: the watch is back.
 func (l *Log) WatchFresh() {
 	l.write(slog.LevelInfo, "watch-fresh", "the directory is watched again")
+}
+
+// ClockSet: the clock was set, or the machine slept. What waited is sent after the next look at the directory.
+func (l *Log) ClockSet(by time.Duration) {
+	l.write(slog.LevelWarn, "clock-set", "the clock was set, or the machine slept; changes that waited need a new look at the directory",
+		slog.Duration("by", by.Round(time.Millisecond)))
+}
+
+// ChangeUnreadable: the disk does not give a file in spool/outgoing, which is tried again at every look. Called once per file.
+func (l *Log) ChangeUnreadable(file string, err error) {
+	l.write(slog.LevelError, "change-unreadable", "change cannot be read; will try again", slog.String("file", file), failed(err))
 }
 
 // ChangeDamaged: a file in spool/outgoing makes no sense and has been set aside.
