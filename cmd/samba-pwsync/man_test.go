@@ -197,6 +197,13 @@ The proxy by which
 and
 .Cm check Fl -connect
 reach the targets.
+.It Ev GODEBUG
+As for every Go program, but for
+.Ql http2debug ,
+which would write passwords to standard error: where it is set, the program starts itself anew without it.
+.It Ev AZURE_REGIONAL_AUTHORITY_NAME , MSAL_FORCE_REGION , GOOGLE_SDK_GO_LOGGING_LEVEL , AZURE_SDK_GO_LOGGING
+Without effect.
+The libraries would ask another host for access tokens, or log requests.
 .El
 .Sh FILES
 .Bl -tag -width Ds
