@@ -67,8 +67,8 @@ func (dc *DC) accountByName(ctx context.Context, name string, attrs []string) (A
 		return Account{}, ErrNotFound
 	}
 	result, err := dc.search(ctx, &ldap.SearchRequest{
-		BaseDN:     dc.base,
-		Scope:      ldap.ScopeWholeSubtree,
+		BaseDN: dc.base,
+		Scope:  ldap.ScopeWholeSubtree,
 		// The name comes first: Samba looks into its indexes in this order, and stops once one entry is left.
 		Filter:     "(&(sAMAccountName=" + ldap.EscapeFilter(name) + ")" + userAccounts + ")",
 		Attributes: slices.Concat(accountAttributes, []string{hashAttribute}, attrs),
