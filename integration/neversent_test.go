@@ -13,6 +13,7 @@ func testNeverSent(t *testing.T) {
 	t.Run("refused by the password history", func(t *testing.T) { t.Parallel(); testRefusedByHistory(t) })
 	t.Run("forged with SamrValidatePassword", func(t *testing.T) { t.Parallel(); testForged(t) })
 	t.Run("excluded account", func(t *testing.T) { t.Parallel(); testExcluded(t) })
+	t.Run("administrator", func(t *testing.T) { t.Parallel(); testAdministrator(t) })
 }
 
 func testRefusedByPolicy(t *testing.T) {
@@ -122,5 +123,25 @@ func testExcluded(t *testing.T) {
 	next := company.NewPassword()
 	must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
 	u.arrives(t, next)
+}
 
+// Samba sets adminCount on nobody who joins Domain Admins; an administrator is one all the same.
+func testAdministrator(t *testing.T) {
+	u := newUser(t)
+	group := func(what string) {
+		t.Helper()
+		_, err := company.DC.Exec(ctx, "", "samba-tool", "group", what, "Domain Admins", u.name)
+		must(t, err)
+	}
+	group("addmembers")
+	password := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", password))
+	verdict(t, "unwanted", u.name, 1)
+	u.gotNothingElse(t)
+
+	group("removemembers")
+	next := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
+	u.arrives(t, next)
+	u.never(t, password)
 }

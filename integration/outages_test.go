@@ -13,6 +13,7 @@ func testCloudDown(t *testing.T) {
 	t.Run("changed twice meanwhile", testChangedTwice)
 	t.Run("second change never captured", testSecondChangeNotCaptured)
 	t.Run("answers lost", testAnswersLost)
+	t.Run("account deleted and made anew", testMadeAnew)
 }
 
 func testChangedTwice(t *testing.T) {
@@ -82,6 +83,25 @@ func testAnswersLost(t *testing.T) {
 	must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
 	u.waitFor(t, next)
 	inOrder(t, u.name, []string{u.password(), first, second, next})
+}
+
+// The account whose password waits is deleted, and another one gets its name: the deleted one's password belongs to nobody.
+func testMadeAnew(t *testing.T) {
+	u := newUser(t)
+	for _, cloud := range lab.Clouds {
+		misbehave(t, cloud, "503")
+	}
+	waiting := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", waiting))
+	verdict(t, "queued", u.name, 2)
+	must(t, company.DC.DeleteUser(ctx, u.name))
+	verdict(t, "account-gone", u.name, len(lab.Clouds))
+
+	next := company.NewPassword()
+	must(t, company.DC.CreateUser(ctx, u.name, next))
+	must(t, company.Sandbox.Behave(ctx))
+	u.arrives(t, next)
+	u.never(t, waiting)
 }
 
 // testDCDown: samba-tool on the DC changes passwords also when Samba does not run. The capture waits until the directory
