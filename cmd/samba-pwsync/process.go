@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -60,8 +61,10 @@ func cause(err error) error {
 }
 
 // harden keeps what the process holds in memory inside it: no core dump, no ptrace and no /proc/PID/mem for its own user, no file
-// that others can read. That the vendors' SDKs log nothing is the targets' business.
+// that others can read. That the vendors' SDKs log nothing is the targets' business. And a crash ends by a signal: Go's own end of
+// one, exit code 2, would say that the configuration is wrong, and the units would not start the service again.
 func harden() error {
+	debug.SetTraceback("crash")
 	syscall.Umask(0o077)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("hardening: %w", err)

@@ -518,6 +518,20 @@ func TestStopWaitsForADelivery(t *testing.T) {
 	}
 }
 
+// A crash is not taken for a wrong configuration, after which the units do not start the service again. (SIGQUIT makes the runtime
+// end as it does after a panic.)
+func TestCrashHasNoExitCode(t *testing.T) {
+	in := install(t, startSandbox(t), self())
+	s := in.start(t, self(), roleAll)
+	if err := s.Process.Signal(syscall.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Wait()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+		t.Errorf("serve ended with %v, not by a signal", err)
+	}
+}
+
 // A second signal does not.
 func TestSecondSignal(t *testing.T) {
 	_, s := deliverSlowly(t, 5*time.Second)
