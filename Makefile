@@ -10,6 +10,7 @@ SBINDIR    = $(DESTDIR)$(PREFIX)/sbin
 SYSCONFDIR = $(DESTDIR)/etc
 UNITDIR    = $(DESTDIR)$(PREFIX)/lib/systemd/system
 MANDIR     = $(DESTDIR)$(PREFIX)/share/man
+DOCDIR     = $(DESTDIR)$(PREFIX)/share/doc/samba-pwsync
 
 # The hook runs inside Samba's transaction: it has to start in a moment, so its size is watched.
 HOOK_LIMIT = 4194304
@@ -66,6 +67,8 @@ install-files:
 		sed -i 's,=/usr/sbin/,=$(PREFIX)/sbin/,' $(UNITDIR)/$${unit##*/} || exit 1; done
 	@for page in $(wildcard docs/man/*.[1-8]); do \
 		install -D -m 0644 $$page $(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
+	@for page in README.md $(wildcard docs/*.md); do \
+		install -D -m 0644 $$page $(DOCDIR)/$${page##*/} || exit 1; done
 
 clean: ## remove bin/ and what a killed lab left behind
 	rm -rf bin
