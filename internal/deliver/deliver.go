@@ -6,9 +6,11 @@
 // The rule (docs/design.md): a password is sent only while the directory itself proves that it is the account's current one. A change
 // that the agent proved within the last minute may be tried once on the strength of that. Everything else, and every repeated
 // attempt, needs the watch: a mark at most a minute old, and not older than the moment the item became due, with all
-// sightings that it covers applied, and none of them newer. If the watch is stale, what waited keeps waiting, with an alarm.
+// sightings that it covers applied, and none of them newer. If the watch is stale, what waited keeps waiting, with an alarm. What was
+// proven before the account was deleted, or before the directory went back to an older state, is current no more. And a password goes
+// to a name only while no other account is known to have had that name since.
 //
-// At least once, in order, never two at once: for one account and target there is one lease at a time (internal/queue), the
+// At least once, in order, never two at once: for one target there is one lease at a time for an account and for a name (internal/queue), the
 // ledger is written before the item is dropped, and the secret's file is shredded after both. A crash at any point leads to the same
 // password being set again, never to an older one. Files and queue are compared at every look, so after a restart all is found.
 //
@@ -19,16 +21,21 @@
 // set, or hold deliveries back; one who can only write to the queue or the ledger can only do the latter.
 //
 // Not solved: a target that applies a request after we gave it up for lost (timeout, crash) can apply it after the next
-// request for the same account; none of the targets has a way to forbid that. And a file of sightings that the disk damaged
-// after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again.
+// request for the same account; none of the targets has a way to forbid that. A file of sightings that the disk damaged
+// after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again. And an account
+// of which a directory that went back knows nothing: no sighting names it, so its last password, if it waits, is sent.
 package deliver
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -90,6 +97,7 @@ type Forwarder struct {
 	names   []string // of the lanes, in the order of Options
 	watch   watch
 	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
+	unread  map[string]bool      // files that the disk did not give, which has been said; the intake's own
 	fail    context.CancelCauseFunc
 }
 
@@ -105,7 +113,7 @@ func New(o Options) (*Forwarder, error) {
 	}
 	f := &Forwarder{
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
-		lanes: map[string]*lane{}, watch: watch{log: o.Log}, torn: map[string]time.Time{},
+		lanes: map[string]*lane{}, watch: watch{log: o.Log}, torn: map[string]time.Time{}, unread: map[string]bool{},
 	}
 	if f.ttl <= 0 {
 		f.ttl = defaultTTL
@@ -156,35 +164,77 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 	return nil
 }
 
-// recall tells the ledger of the stamps in the queue: the last run may have ended between the two.
+// recall tells the ledger of what is in the queue: the last run may have ended between the two.
 func (f *Forwarder) recall() error {
-	var sightings []change.Sighting
+	var proofs []ledger.Proof
 	for _, item := range f.queue.Items() {
-		sightings = append(sightings, change.Sighting{Account: item.Account, Stamp: item.Stamp})
+		proofs = append(proofs, proof(item))
 	}
-	return f.ledger.See(sightings...)
+	return f.ledger.Prove(proofs...)
 }
 
-// wanted reports whether the leased item is to be sent: it is the newest that is known of its account, and nothing final has
-// come of it yet. Otherwise it returns the lease.
+// placeOf is what an item's or a change's user at a target is known by. Targets do not tell upper and lower case apart. It is a digest,
+// because a key of a database cannot be of any length, and an attribute of the directory can.
+func placeOf(r change.Route) string {
+	sum := sha256.Sum256([]byte(r.Target + "\x00" + strings.ToLower(strings.ToUpper(r.User)))) // the detour folds letters with two small forms
+	return base64.RawStdEncoding.EncodeToString(sum[:])
+}
+
+// proof is what an item says about the directory.
+func proof(i queue.Item) ledger.Proof {
+	return ledger.Proof{Account: i.Account, Stamp: i.Stamp, Proven: i.Proven, Places: []string{i.Place}}
+}
+
+// outdated reports whether, as far as is known, an item's password is not current any more, or its name another account's.
+func outdated(i queue.Item, k ledger.Knowledge) bool {
+	return k.Newest[i.Account.GUID].Outdates(i.Stamp, i.Proven) || k.Holders[i.Place].Outdates(i.Account.GUID, i.Proven)
+}
+
+// dropped says why an item is not sent.
+func (f *Forwarder) dropped(i queue.Item, k ledger.Knowledge) {
+	newest, holder := k.Newest[i.Account.GUID], k.Holders[i.Place]
+	switch {
+	case i.Parked: // that has been said
+	case !newest.Outdates(i.Stamp, i.Proven) && holder.Outdates(i.Account.GUID, i.Proven):
+		f.log.NameTaken(i.Target, i.User, i.Account, i.Stamp.Version, holder.Account)
+	case i.Stamp.Compare(newest.Stamp) < 0:
+		f.log.Superseded(i.Target, i.Account, i.Stamp.Version, newest.Stamp.Version)
+	case i.Stamp.Compare(newest.Stamp) > 0 && !newest.Stamp.IsZero():
+		f.log.RolledBack(i.Target, i.Account, i.Stamp.Version, newest.Stamp.Version)
+	default:
+		f.log.AccountGone(i.Target, i.Account, i.Stamp.Version)
+	}
+}
+
+// supersede drops what is outdated of the accounts and places that k is about, and of accounts that are gone everything.
+func (f *Forwarder) supersede(k ledger.Knowledge, gone map[dsdb.GUID]bool) error {
+	items, err := f.queue.Supersede(maps.Keys(k.Newest), maps.Keys(k.Holders), func(i queue.Item) bool {
+		return gone[i.Account.GUID] || outdated(i, k)
+	})
+	for _, item := range items {
+		f.dropped(item, k)
+		f.shred(item.File)
+	}
+	return err
+}
+
+// wanted reports whether the leased item is to be sent: it is the newest that is known of its account, nobody else has the name, and
+// nothing final has come of it yet. Otherwise it returns the lease.
 func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
-	guid := lease.Account.GUID
-	var newest dsdb.Stamp
+	var k ledger.Knowledge
 	var last ledger.Entry
 	known := f.persist(ctx, "asking the ledger", func() (err error) {
-		if newest, err = f.ledger.Newest(guid); err != nil {
+		if k, err = f.ledger.Known(proof(lease.Item)); err != nil {
 			return err
 		}
-		last, err = f.ledger.Last(lease.Target, guid)
+		last, err = f.ledger.Last(lease.Target, lease.Account.GUID)
 		return err
 	})
 	switch {
 	case !known:
 		f.queue.Release(lease)
-	case lease.Stamp.Compare(newest) < 0:
-		f.persist(ctx, "dropping items", func() error {
-			return f.supersede(change.Sighting{Account: lease.Account, Stamp: newest})
-		})
+	case outdated(lease.Item, k):
+		f.persist(ctx, "dropping items", func() error { return f.supersede(k, nil) })
 		f.queue.Release(lease)
 	case lease.Stamp.Compare(last.Stamp) <= 0:
 		// The last run ended after it had written this down, and before it dropped the item.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -259,12 +261,14 @@ func TestFirstAttemptNeedsAFreshProof(t *testing.T) {
 		{0, true},
 		{50 * time.Second, true},
 		{70 * time.Second, false},
-		{-time.Hour, true}, // a clock that runs ahead
+		{-5 * time.Second, false}, // the clock was set back since: nobody knows how old it is
+		{-time.Hour, false},
 	} {
 		t.Run(c.age.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, "google")
 				w.start()
+				w.pass(2 * time.Minute)
 				change := w.change(1, 1, "google")
 				change.Proven = change.Proven.Add(-c.age)
 				w.put(change)
@@ -330,6 +334,7 @@ func TestSightingSupersedes(t *testing.T) {
 		w.put(w.change(1, 1, "google"))
 		w.pass(quiet)
 		p.holds(1, 0)
+		w.happened("superseded", 2)
 		w.put(w.change(1, 2, "google"))
 		w.pass(2 * time.Second)
 		p.holds(1, 2)
@@ -372,7 +377,7 @@ func TestLedgerKnowsBetter(t *testing.T) {
 		w.pass(2 * time.Second)
 		w.stop()
 		w.open()
-		if err := w.ledger.See(change.Sighting{Account: account(1), Stamp: stamp(2)}); err != nil {
+		if _, err := w.ledger.See(time.Now(), change.Sighting{Account: account(1), Stamp: stamp(2)}); err != nil {
 			t.Fatal(err)
 		}
 		w.close()
@@ -445,6 +450,28 @@ func TestMarkCountsAfterItsSightings(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whatever is dropped because something newer is known is said, also if the newer one has been delivered.
+func TestLateChangeAfterADelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.put(w.change(1, 3, "google"))
+		w.pass(2 * time.Second)
+		w.put(w.change(1, 2, "google"))
+		w.pass(2 * time.Second)
+		w.happened("superseded", 1)
+		w.put(w.change(1, 3, "google")) // says nothing new
+		w.put(w.change(2, 1, "google")) // two at once, the older one last
+		w.put(w.change(2, 2, "google"))
+		w.pass(2 * time.Second)
+		w.happened("superseded", 2)
+		w.places["google"].holds(1, 3)
+		w.places["google"].holds(2, 2)
+		w.settled()
+		w.stop()
+	})
 }
 
 func TestNewerChangeReplacesWaitingOne(t *testing.T) {
@@ -674,6 +701,76 @@ func TestDamagedFiles(t *testing.T) {
 	})
 }
 
+// That the disk does not give a file says nothing about it: it is said once, tried again at every look, and the mark does not count
+// meanwhile. Only what is read and makes no sense is damaged.
+func TestUnreadableFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.open()
+		defer w.close()
+		file := w.put(w.change(1, 1, "google"))
+		var fault error
+		look := func() found {
+			_, state := read(w.f, w.f.changes, file, func(b []byte) (change.Change, error) {
+				if fault != nil {
+					return change.Change{}, fault
+				}
+				return change.Parse(b)
+			})
+			return state
+		}
+		for _, fault = range []error{syscall.EIO, syscall.EMFILE, syscall.EACCES} {
+			for range 3600 {
+				if state := look(); state != unclear {
+					t.Fatalf("%v: %v", fault, state)
+				}
+				time.Sleep(time.Second)
+			}
+		}
+		w.happened("change-unreadable", 1)
+		w.happened("change-damaged", 0)
+		fault = nil
+		if state := look(); state != good {
+			t.Errorf("in the end: %v", state)
+		}
+		fault = syscall.EIO
+		look()
+		w.happened("change-unreadable", 2)
+		for _, fault = range []error{change.ErrDamaged, spool.ErrTooLarge} {
+			name := file
+			for range 12 {
+				look()
+				time.Sleep(time.Second)
+			}
+			if _, err := os.Stat(filepath.Join(w.outgoing(), "damaged", name)); err != nil {
+				t.Errorf("%v: %v", fault, err)
+			}
+			file = w.put(w.change(1, 2, "google"))
+		}
+		w.happened("change-damaged", 2)
+	})
+}
+
+// A file that has grown since it was queued is damaged, and not tried for days.
+func TestFileHasGrown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.watched()
+		file := w.put(w.change(1, 1, "google"))
+		w.pass(2 * time.Second)
+		if err := os.WriteFile(filepath.Join(w.outgoing(), file), make([]byte, change.MaxSize+1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		w.happened("change-damaged", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
 // An item in the queue that does not match its file is not sent under the name that it claims.
 func TestForgedItem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -685,7 +782,7 @@ func TestForgedItem(t *testing.T) {
 		w.stop()
 		w.open()
 		forged := w.queue.Items()[0]
-		forged.Account, forged.User, forged.Stamp = account(9), "administrator", stamp(1)
+		forged.Account, forged.User, forged.Place, forged.Stamp = account(9), "administrator", "administrator's", stamp(1)
 		if _, err := w.queue.Add(forged); err != nil {
 			t.Fatal(err)
 		}

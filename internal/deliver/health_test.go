@@ -38,28 +38,6 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-func TestWindow(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	for _, c := range []struct {
-		name      string
-		asOf, due time.Time
-	}{
-		{"no mark", time.Time{}, time.Time{}},
-		{"just now", now, now},
-		{"a while ago", now.Add(-59 * time.Second), now.Add(-59 * time.Second)},
-		{"a minute ago", now.Add(-time.Minute), now.Add(-time.Minute)},
-		{"too long ago", now.Add(-time.Minute - 1), time.Time{}},
-		{"a clock a little ahead", now.Add(5 * time.Second), now},
-		{"a clock far ahead", now.Add(time.Minute + 1), time.Time{}},
-	} {
-		w := watch{asOf: c.asOf}
-		proven, due := w.window(now)
-		if !proven.Equal(now.Add(-time.Minute)) || !due.Equal(c.due) {
-			t.Errorf("%s: proven %v, due %v", c.name, proven, due)
-		}
-	}
-}
-
 // since returns the seconds from start at which things happened.
 func since(start time.Time, times []time.Time) (seconds []int) {
 	for _, t := range times {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
@@ -53,17 +55,22 @@ func (f *Forwarder) try(doing string, step func() error) {
 }
 
 // scan applies what lies in the folder. The order matters: the mark is read first, and counts only when all that it covers
-// has been applied.
+// has been applied; and of a change that is listed, all sightings that the agent wrote before it are applied before it is queued.
 func (f *Forwarder) scan() error {
 	mark, markErr := change.ReadMark(f.changes.Dir())
+	changes, err := f.changes.List()
+	if err != nil {
+		return err
+	}
 	applied, whole, err := f.applySightings()
 	if err != nil {
 		return err
 	}
-	if err := f.queueChanges(); err != nil {
+	if err := f.queueChanges(changes); err != nil {
 		return err
 	}
-	if markErr == nil && whole && f.watch.set(mark.AsOf, time.Now()) {
+	marked := markErr == nil || errors.Is(markErr, fs.ErrNotExist)
+	if marked && whole && f.watch.set(mark.AsOf, time.Now()) {
 		for _, l := range f.lanes {
 			l.poke()
 		}
@@ -76,8 +83,8 @@ func (f *Forwarder) scan() error {
 	return nil
 }
 
-// applySightings applies all files of sightings and returns their names. whole is false if one of them made no sense (yet): the mark
-// may cover what it says.
+// applySightings applies all files of sightings and returns their names. whole is false if one of them made no sense (yet), or could not
+// be read: the mark may cover what it says.
 func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	names, err := f.sights.List()
 	if err != nil {
@@ -88,7 +95,7 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 		sightings, state := read(f, f.sights, name, change.ParseSightings)
 		switch state {
 		case good:
-			if err := f.supersede(sightings...); err != nil {
+			if err := f.sight(written(name, time.Now()), sightings); err != nil {
 				return nil, false, err
 			}
 			applied = append(applied, name)
@@ -99,45 +106,33 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	return applied, whole, nil
 }
 
-// supersede notes stamps that the directory holds, and drops what is older.
-func (f *Forwarder) supersede(sightings ...change.Sighting) error {
-	if err := f.ledger.See(sightings...); err != nil {
-		return err
+// written returns when the agent wrote a file, which its name begins with; in nanoseconds since 1970.
+func written(name string, now time.Time) time.Time {
+	digits, _, _ := strings.Cut(name, "-")
+	if nanoseconds, err := strconv.ParseInt(digits, 10, 64); err == nil && nanoseconds < now.UnixNano() {
+		return time.Unix(0, nanoseconds)
 	}
-	newest := newestOf(sightings)
-	dropped, err := f.queue.Supersede(newest)
+	return now
+}
+
+// sight notes what the directory holds, as the agent wrote it down at a time, and drops what is outdated.
+func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) error {
+	k, err := f.ledger.See(at, sightings...)
 	if err != nil {
 		return err
 	}
-	f.superseded(dropped, newest)
-	return nil
-}
-
-func newestOf(sightings []change.Sighting) map[dsdb.GUID]dsdb.Stamp {
-	newest := make(map[dsdb.GUID]dsdb.Stamp, len(sightings))
+	for _, b := range k.Back {
+		f.log.DirectoryWentBack(b.Account, b.From.Version, b.To.Version)
+	}
+	gone := map[dsdb.GUID]bool{}
 	for _, s := range sightings {
-		if s.Stamp.Compare(newest[s.Account.GUID]) > 0 {
-			newest[s.Account.GUID] = s.Stamp
-		}
+		gone[s.Account.GUID] = s.Gone
 	}
-	return newest
+	return f.supersede(k, gone)
 }
 
-func (f *Forwarder) superseded(items []queue.Item, newest map[dsdb.GUID]dsdb.Stamp) {
-	for _, item := range items {
-		if !item.Parked {
-			f.log.Superseded(item.Target, item.Account, item.Stamp.Version, newest[item.Account.GUID].Version)
-		}
-		f.shred(item.File)
-	}
-}
-
-// queueChanges queues the changes that no item refers to yet.
-func (f *Forwarder) queueChanges() error {
-	names, err := f.changes.List()
-	if err != nil {
-		return err
-	}
+// queueChanges queues those of these changes that no item refers to yet.
+func (f *Forwarder) queueChanges(names []string) error {
 	names = slices.DeleteFunc(names, f.queue.Needs)
 	for names := range slices.Chunk(names, batch) {
 		if err := f.queueBatch(names); err != nil {
@@ -149,21 +144,33 @@ func (f *Forwarder) queueChanges() error {
 
 func (f *Forwarder) queueBatch(names []string) error {
 	var (
-		seen  []change.Sighting
-		items []queue.Item
-		files []string
+		now     = time.Now()
+		files   []string
+		changes []change.Change
+		proofs  []ledger.Proof
+		items   []queue.Item
 	)
 	for _, name := range names {
 		c, state := read(f, f.changes, name, change.Parse)
 		if state != good {
 			continue
 		}
-		wanted, err := f.items(name, c)
+		c.Proven = proven(c, now)
+		p := ledger.Proof{Account: c.Account, Stamp: c.Stamp, Proven: c.Proven}
+		for _, route := range c.Routes {
+			p.Places = append(p.Places, placeOf(route))
+		}
+		files, changes, proofs = append(files, name), append(changes, c), append(proofs, p)
+	}
+	k, err := f.ledger.Known(proofs...)
+	if err != nil {
+		return err
+	}
+	for i, c := range changes {
+		wanted, err := f.items(files[i], c, k, now)
 		if err != nil {
 			return err
 		}
-		files = append(files, name)
-		seen = append(seen, change.Sighting{Account: c.Account, Stamp: c.Stamp})
 		items = append(items, wanted...)
 		if len(wanted) > 0 {
 			f.log.Queued(c)
@@ -179,8 +186,14 @@ func (f *Forwarder) queueBatch(names []string) error {
 		l.health.news()
 		l.poke()
 	}
-	f.superseded(replaced, newestOf(seen))
-	if err := f.supersede(seen...); err != nil { // items for targets that do not want the account any more
+	for _, item := range replaced {
+		f.dropped(item, k)
+		f.shred(item.File)
+	}
+	if err := f.ledger.Prove(proofs...); err != nil {
+		return err
+	}
+	if err := f.supersede(k, nil); err != nil { // items for targets that do not want the account any more
 		return err
 	}
 	for _, name := range files {
@@ -189,13 +202,18 @@ func (f *Forwarder) queueBatch(names []string) error {
 	return nil
 }
 
-// items returns what is to be queued for a change: an item for each target that does not have it yet.
-func (f *Forwarder) items(file string, c change.Change) (items []queue.Item, err error) {
-	newest, err := f.ledger.Newest(c.Account.GUID)
-	if err != nil {
-		return nil, err
+// proven returns when a change was proven, as a time of this process (see watch). If that is not yet, the clock was set back since, and
+// nobody knows how long ago it was: too long for an attempt without a look at the directory.
+func proven(c change.Change, now time.Time) time.Time {
+	age := now.Sub(c.Proven)
+	if age < 0 {
+		age = 2 * provenFor
 	}
-	now := time.Now()
+	return now.Add(-age)
+}
+
+// items returns what is to be queued for a change: an item for each target that does not have it yet.
+func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now time.Time) (items []queue.Item, err error) {
 	for _, route := range c.Routes {
 		if f.lanes[route.Target] == nil {
 			f.log.UnknownTarget(route.Target, c.Account)
@@ -206,17 +224,16 @@ func (f *Forwarder) items(file string, c change.Change) (items []queue.Item, err
 			return nil, err
 		}
 		item := queue.Item{
-			Target: route.Target, User: route.User, Account: c.Account, Stamp: c.Stamp, Capture: c.Capture, File: file,
+			Target: route.Target, User: route.User, Place: placeOf(route), Account: c.Account, Stamp: c.Stamp, Capture: c.Capture, File: file,
 			Captured: c.Captured, Proven: c.Proven, Due: now,
 		}
 		item.Account.UserPrincipalName = "" // the queue holds many items for long, and nobody asks them for it
-		if item.Proven.After(now) {
-			item.Proven = now // a clock that runs ahead must not make the proof last longer
-		}
-		switch {
-		case c.Stamp.Compare(last.Stamp) <= 0:
-		case c.Stamp.Compare(newest) < 0:
-			f.log.Superseded(route.Target, c.Account, c.Stamp.Version, newest.Version)
+		switch order := c.Stamp.Compare(last.Stamp); {
+		case order == 0: // done, and its file was not shredded; or proven twice
+		case outdated(item, k):
+			f.dropped(item, k)
+		case order < 0: // the newest stamp was lost to the disk
+			f.log.Superseded(item.Target, item.Account, item.Stamp.Version, last.Stamp.Version)
 		case now.Sub(c.Captured) > f.ttl:
 			if err := f.expired(item); err != nil {
 				return nil, err
@@ -245,8 +262,8 @@ func (f *Forwarder) expire() error {
 
 func (f *Forwarder) expired(item queue.Item) error {
 	err := f.ledger.Record(ledger.Entry{
-		Target: item.Target, User: item.User, Account: item.Account, Stamp: item.Stamp, Class: ledger.Expired, Reason: item.Reason,
-		At: time.Now(), Attempts: item.Attempts,
+		Target: item.Target, User: item.User, Place: item.Place, Account: item.Account, Stamp: item.Stamp, Proven: item.Proven,
+		Class: ledger.Expired, Reason: item.Reason, At: time.Now(), Attempts: item.Attempts,
 	})
 	if err == nil {
 		f.log.Expired(item.Target, item.Account)
@@ -260,21 +277,29 @@ type found int
 const (
 	good    found = iota
 	gone          // shredded, or set aside now
-	unclear       // it makes no sense, and may be being written
+	unclear       // it makes no sense, and may be being written; or the disk does not give it
 )
 
-// read reads a file. One that has made no sense for too long is set aside.
+// read reads a file. One that has made no sense for too long is set aside. That the disk does not give it says nothing about it: that is
+// said once, and the next look tries again.
 func read[T any](f *Forwarder, s *spool.Spool, name string, parse func([]byte) (T, error)) (value T, _ found) {
 	b, err := s.Read(name, change.MaxSize)
 	if err == nil {
 		value, err = parse(b)
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		delete(f.torn, name)
-		if err != nil {
-			return value, gone
-		}
+	switch {
+	case err == nil:
+		f.forget(name)
 		return value, good
+	case errors.Is(err, fs.ErrNotExist):
+		f.forget(name)
+		return value, gone
+	case !errors.Is(err, change.ErrDamaged) && !errors.Is(err, spool.ErrTooLarge):
+		if !f.unread[name] {
+			f.unread[name] = true
+			f.log.ChangeUnreadable(name, err)
+		}
+		return value, unclear
 	}
 	since, known := f.torn[name]
 	if !known {
@@ -284,7 +309,12 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func([]byte) (
 	if time.Since(since) < tornFor {
 		return value, unclear
 	}
-	delete(f.torn, name)
+	f.forget(name)
 	f.setAside(s, name, fmt.Errorf("reading %s: %w", name, err))
 	return value, gone
+}
+
+func (f *Forwarder) forget(name string) {
+	delete(f.torn, name)
+	delete(f.unread, name)
 }

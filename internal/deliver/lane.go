@@ -14,6 +14,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -181,7 +182,8 @@ func (l *lane) settle(ctx context.Context, lease queue.Lease, err error) {
 		reason = err.Error()
 	}
 	outcome := ledger.Entry{
-		Target: l.name, User: item.User, Account: item.Account, Stamp: item.Stamp, Class: class, Reason: reason, At: now, Attempts: a.Number,
+		Target: l.name, User: item.User, Place: item.Place, Account: item.Account, Stamp: item.Stamp, Proven: item.Proven, Class: class,
+		Reason: reason, At: now, Attempts: a.Number,
 	}
 	switch class {
 	case target.Delivered, target.NoUser, target.Rejected:
@@ -209,7 +211,7 @@ func (f *Forwarder) unreadable(ctx context.Context, lease queue.Lease, why error
 		f.queue.Release(lease) // a newer change has come, and the file was shredded under our hands
 		return
 	}
-	damaged := errors.Is(why, change.ErrDamaged) || errors.Is(why, seal.ErrDamaged) || errors.Is(why, seal.ErrOtherKey)
+	damaged := errors.Is(why, change.ErrDamaged) || errors.Is(why, spool.ErrTooLarge) || errors.Is(why, seal.ErrDamaged) || errors.Is(why, seal.ErrOtherKey)
 	if !damaged && !errors.Is(why, errGone) {
 		f.log.ForwarderTrouble("reading a change", why)
 		due := time.Now().Add(delay(lease.Attempts, 0, rand.Float64()))

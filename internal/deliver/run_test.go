@@ -52,9 +52,10 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
-	w.mark(time.Now())
+	w.watched()
 	agents.Wait()
 	waiting.Wait()
+	w.unwatch()
 	_ = w.f.Status()
 	w.stop()
 	w.running() // so that what the stop left is cleared away
@@ -78,6 +79,7 @@ func BenchmarkLatency(b *testing.B) {
 		p.answers(func(context.Context, string, string) error { asked <- struct{}{}; return nil })
 	}
 	w.running()
+	w.watched() // for what is proven before all has started
 	version := 0
 	for b.Loop() {
 		version++
@@ -85,5 +87,6 @@ func BenchmarkLatency(b *testing.B) {
 		<-asked
 		<-asked
 	}
+	w.unwatch()
 	w.stop()
 }

@@ -48,10 +48,7 @@ type ParkedStatus struct {
 
 // Status returns the picture of this moment. It may be called at any time.
 func (f *Forwarder) Status() Status {
-	s := Status{Targets: []TargetStatus{}, Parked: []ParkedStatus{}} // [] and not null for scripts
-	f.watch.mu.Lock()
-	s.Watch = WatchStatus{AsOf: f.watch.asOf, Fresh: fresh(f.watch.asOf, time.Now())}
-	f.watch.mu.Unlock()
+	s := Status{Watch: f.watch.status(time.Now()), Targets: []TargetStatus{}, Parked: []ParkedStatus{}} // [] and not null for scripts
 	counts := f.ledger.Counts()
 	for _, name := range f.names {
 		l := f.lanes[name]

@@ -12,27 +12,59 @@ const (
 	provenFor = time.Minute
 	// markFor is how old the watch mark may be.
 	markFor = time.Minute
+	// clockSlack is how far the two clocks (see watch) may part between two looks at them.
+	clockSlack = time.Second
 )
 
 // watch knows until when the directory has been seen, and says what may be sent.
+//
+// There are two clocks. The agent writes the time of day, which can be set, forwards and backwards. A process also has a clock
+// that nobody sets, but that stands still while the machine sleeps (package time, "monotonic"). So what the agent wrote becomes a time of
+// the second when it is read, and is compared as that from then on; and when the two clocks part, nothing from before counts any more:
+// neither mark nor proof. Both come anew within a second or two, if there is an agent.
+//
+// For the same reason a mark that was there when we started counts for nothing: the clock may have been set since it was written.
 type watch struct {
 	log *event.Log
 
-	mu    sync.Mutex
-	begun time.Time // when a mark was first missed
-	asOf  time.Time // everything up to here has been applied to ledger and queue
-	held  bool      // items are held back, and that has been said
+	mu     sync.Mutex
+	begun  time.Time // when a mark was first missed
+	known  bool      // a mark has been read, or there was none
+	mark   time.Time // the last one, as the agent wrote it
+	asOf   time.Time // everything up to here has been applied to ledger and queue
+	held   bool      // items are held back, and that has been said
+	looked time.Time // at the clocks
+	steady time.Time // since when they have agreed
 }
 
-// set notes a mark whose sightings have all been applied, and reports whether it is news.
-func (w *watch) set(asOf, now time.Time) bool {
+// look compares the clocks.
+func (w *watch) look(now time.Time) {
+	passed := now.Sub(w.looked)
+	switch by := now.Round(0).Sub(w.looked.Round(0)) - passed; {
+	case w.looked.IsZero():
+		w.steady = now
+	case passed < 0:
+		return // another lane was quicker
+	case by.Abs() > clockSlack:
+		w.steady, w.begun, w.asOf = now, now, time.Time{}
+		w.log.ClockSet(by)
+	}
+	w.looked = now
+}
+
+// set notes a mark (zero: there is none) whose sightings have all been applied, and reports whether more may be sent now.
+func (w *watch) set(mark, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if asOf.Equal(w.asOf) {
+	w.look(now)
+	news := w.known && !mark.Equal(w.mark)
+	w.known, w.mark = true, mark
+	age := now.Sub(mark.Round(0)) // by the time of day
+	if !news || age < 0 {         // it was set back since the mark was written
 		return false
 	}
-	w.asOf = asOf
-	if w.held && fresh(asOf, now) {
+	w.asOf = now.Add(-age)
+	if w.held && w.fresh(now) {
 		w.held = false
 		w.log.WatchFresh()
 	}
@@ -44,12 +76,13 @@ func (w *watch) set(asOf, now time.Time) bool {
 func (w *watch) window(now time.Time) (proven, due time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.look(now)
 	proven = now.Add(-provenFor)
-	if !fresh(w.asOf, now) {
-		return proven, time.Time{}
+	if proven.Before(w.steady) {
+		proven = w.steady
 	}
-	if w.asOf.After(now) {
-		return proven, now
+	if !w.fresh(now) {
+		return proven, time.Time{}
 	}
 	return proven, w.asOf
 }
@@ -58,7 +91,7 @@ func (w *watch) window(now time.Time) (proven, due time.Time) {
 func (w *watch) hold(now time.Time) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if fresh(w.asOf, now) {
+	if w.fresh(now) {
 		return w.asOf.Add(markFor + time.Millisecond) // by then a new mark has come, or the watch is stale
 	}
 	if w.begun.IsZero() {
@@ -74,5 +107,12 @@ func (w *watch) hold(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// fresh reports whether a mark is recent. One from the future is not: a clock was set back since.
-func fresh(asOf, now time.Time) bool { return now.Sub(asOf).Abs() <= markFor }
+// status returns until when the directory has been seen, and whether that is recent.
+func (w *watch) status(now time.Time) WatchStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.look(now)
+	return WatchStatus{AsOf: w.asOf, Fresh: w.fresh(now)}
+}
+
+func (w *watch) fresh(now time.Time) bool { return now.Sub(w.asOf) <= markFor }

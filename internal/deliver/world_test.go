@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,7 @@ type world struct {
 	ttl     time.Duration
 	places  map[string]*place
 	targets []Target
+	told    atomic.Int64 // files of sightings
 
 	f       *Forwarder
 	queue   *queue.Queue
@@ -238,11 +240,17 @@ func (w *world) write(name string, b []byte) {
 // sight passes on that the directory holds this version of account n's password.
 func (w *world) sight(n byte, version int) {
 	w.Helper()
-	b, err := change.MarshalSightings([]change.Sighting{{Account: account(n), Stamp: stamp(version)}})
+	w.tell(change.Sighting{Account: account(n), Stamp: stamp(version)})
+}
+
+// tell passes on what the agent sees.
+func (w *world) tell(sightings ...change.Sighting) {
+	w.Helper()
+	b, err := change.MarshalSightings(sightings)
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.write(fmt.Sprintf("%020d-%d-%d%s", time.Now().UnixNano(), n, version, change.SightingsSuffix), b)
+	w.write(fmt.Sprintf("%020d-%d%s", time.Now().UnixNano(), w.told.Add(1), change.SightingsSuffix), b)
 }
 
 // files returns the names in the outgoing folder, the mark aside.
@@ -313,27 +321,28 @@ type call struct {
 }
 
 func (p *place) SetPassword(ctx context.Context, u target.User, s secret.Secret) error {
+	name := strings.ToLower(u.Name)
 	p.mu.Lock()
-	if p.busy[u.Name] {
-		p.Errorf("two passwords at once for %s", u.Name)
+	if p.busy[name] {
+		p.Errorf("two passwords at once for %s", name)
 	}
 	password, answer := string(s.Bytes()), p.answer
-	p.busy[u.Name] = true
+	p.busy[name] = true
 	i := len(p.calls)
-	p.calls = append(p.calls, call{u.Name, versionOf(p, password), time.Now(), nil})
+	p.calls = append(p.calls, call{name, versionOf(p, password), time.Now(), nil})
 	p.mu.Unlock()
 
 	var err error
 	if answer != nil {
-		err = answer(ctx, u.Name, password)
+		err = answer(ctx, name, password)
 	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls[i].err = err
-	p.busy[u.Name] = false
+	p.busy[name] = false
 	if err == nil {
-		p.held[u.Name] = password
+		p.held[name] = password
 	}
 	return err
 }
@@ -372,14 +381,20 @@ func (p *place) checksWith(err error) {
 // holds fails the test unless the place holds this version of account n's password; version 0: none.
 func (p *place) holds(n byte, version int) {
 	p.Helper()
+	p.holdsFor(user(n), n, version)
+}
+
+// holdsFor is holds for any name.
+func (p *place) holdsFor(name string, n byte, version int) {
+	p.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := ""
 	if version > 0 {
 		want = password(n, version)
 	}
-	if got := p.held[user(n)]; got != want {
-		p.Errorf("%s's password is %q, want %q", user(n), got, want)
+	if got := p.held[name]; got != want {
+		p.Errorf("%s's password is %q, want %q", name, got, want)
 	}
 }
 

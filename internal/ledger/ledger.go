@@ -1,19 +1,27 @@
 // Package ledger remembers what was delivered, and what the directory holds.
 //
 // What: per account and target the last final outcome (delivered, refused, expired) with its stamp, and the last stamp that was
-// delivered; per account the newest stamp that the directory is known to hold. Stamps only ever grow.
+// delivered; per account the newest stamp that the directory is known to hold; per place (a target and a name there, in a form that the
+// forwarder makes) the account that had it last. Stamps only grow, unless the agent says that the directory went back, or that the
+// account is gone; of what was proven before that, only what is seen again counts.
 //
-// Why: before each attempt the forwarder asks here whether the password at hand is still the account's current one, and
-// whether the target has it already; and a stamp that no delivery has matched is drift.
+// Why: before each attempt the forwarder asks here whether the password at hand is still the account's current one, whether the
+// name is still the account's, and whether the target has it already; and a stamp that no delivery has matched is drift.
 //
-// Bytes: a bbolt database (internal/boltfile) with two buckets: "outcomes", key objectGUID and target's name, value Entry; "newest",
-// key objectGUID, value Newest. No secret.
+// Stamps order the changes of one account only. Who had a place last is told by the time of the proof, so by the agent's clock.
+//
+// Bytes: a bbolt database (internal/boltfile) with three buckets: "outcomes", key objectGUID and target's name, value Entry; "newest",
+// key objectGUID, value Newest; "holders", key place, value Holder. No secret.
+//
+// Not solved: a clock that is set back between two accounts' proofs for one place makes the later one look older; it is dropped, with an
+// event, until the account's next change.
 //
 // An attacker who can write here can make the forwarder believe that it has nothing to do. A ledger that is lost costs at most
 // one repeated delivery per waiting change, and the memory of what was delivered when.
 package ledger
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +39,7 @@ import (
 const (
 	outcomes = "outcomes"
 	newest   = "newest"
+	holders  = "holders"
 )
 
 // Expired is the class of a change whose secret was shredded because secret_ttl was over. The other classes are the target's.
@@ -40,8 +49,10 @@ const Expired target.Class = "expired"
 type Entry struct {
 	Target   string         `json:"target"`
 	User     string         `json:"user"` // the account's name at the target
+	Place    string         `json:"place"`
 	Account  change.Account `json:"account"`
 	Stamp    dsdb.Stamp     `json:"stamp"` // of the change that the outcome is about
+	Proven   time.Time      `json:"proven"`
 	Class    target.Class   `json:"class"` // delivered, no-user, rejected or expired
 	Reason   string         `json:"reason,omitempty"`
 	At       time.Time      `json:"at"`
@@ -50,13 +61,6 @@ type Entry struct {
 	// What the target holds from us, also when the last outcome was another one. Record fills it in.
 	Delivered   dsdb.Stamp `json:"delivered,omitzero"`
 	DeliveredAt time.Time  `json:"delivered_at,omitzero"`
-}
-
-// Newest is the newest password version that the directory is known to hold for an account.
-type Newest struct {
-	Account change.Account `json:"account"`
-	Stamp   dsdb.Stamp     `json:"stamp"`
-	Seen    time.Time      `json:"seen"` // when we learned of it
 }
 
 // Count says how many accounts had which last outcome at a target, and when it was last delivered to.
@@ -75,7 +79,7 @@ type Ledger struct {
 
 // Open opens the ledger in the file, or makes it. What is damaged is dropped, with an event.
 func Open(path string, log *event.Log) (*Ledger, error) {
-	db, aside, err := boltfile.Open(path, outcomes, newest)
+	db, aside, err := boltfile.Open(path, outcomes, newest, holders)
 	if err != nil {
 		return nil, fmt.Errorf("opening ledger: %w", err)
 	}
@@ -92,10 +96,11 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 		return nil
 	})
 	damagedNewest, err2 := db.Load(newest, func(_, value []byte) error { return json.Unmarshal(value, new(Newest)) })
-	if err := errors.Join(err1, err2); err != nil {
+	damagedHolders, err3 := db.Load(holders, func(_, value []byte) error { return json.Unmarshal(value, new(Holder)) })
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening ledger: %w", err), db.Close())
 	}
-	if n := damagedOutcomes + damagedNewest; n > 0 {
+	if n := damagedOutcomes + damagedNewest + damagedHolders; n > 0 {
 		log.ValuesDamaged(path, n)
 	}
 	return l, nil
@@ -105,27 +110,39 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 func (l *Ledger) Close() error { return l.db.Close() }
 
 // Record notes an outcome, durably. One about an older stamp than the last does not replace it; if it is a delivery, it still
-// counts as what the target holds, unless that is newer.
+// counts as what the target holds, unless that is newer. One of a password that is void is not noted: its stamp would stand in the
+// way of those to come.
 func (l *Ledger) Record(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := entryKey(e.Account.GUID, e.Target)
-	var old Entry
+	var old, merged Entry
+	void := false
 	err := l.db.Update(func(tx boltfile.Tx) error {
+		d := newDraft(tx)
+		known, err := d.newestOf(e.Account.GUID)
+		if void = known.voids(e.Stamp, e.Proven); err != nil || void {
+			return err
+		}
 		old = Entry{}
 		if _, err := tx.Get(outcomes, key, &old); err != nil {
 			return err
 		}
-		e = merge(old, e)
-		if err := tx.Put(outcomes, key, e); err != nil {
+		merged = merge(old, e)
+		if err := tx.Put(outcomes, key, merged); err != nil {
 			return err
 		}
-		return see(tx, Newest{e.Account, e.Stamp, e.At})
+		if err := d.prove(Proof{e.Account, e.Stamp, e.Proven, []string{e.Place}}); err != nil {
+			return err
+		}
+		return d.write()
 	})
 	if err != nil {
 		return fmt.Errorf("recording outcome: %w", err)
 	}
-	l.count(old, e)
+	if !void {
+		l.count(old, merged)
+	}
 	return nil
 }
 
@@ -179,62 +196,6 @@ func (l *Ledger) Entries(guid dsdb.GUID) (entries []Entry, err error) {
 	return entries, nil
 }
 
-// See notes stamps that the directory holds, in one transaction, and none if all are known.
-func (l *Ledger) See(sightings ...change.Sighting) error {
-	var news []Newest
-	err := l.db.View(func(tx boltfile.Tx) error {
-		for _, s := range sightings {
-			var known Newest
-			if _, err := tx.Get(newest, s.Account.GUID[:], &known); err != nil {
-				return err
-			}
-			if s.Stamp.Compare(known.Stamp) > 0 {
-				news = append(news, Newest{s.Account, s.Stamp, time.Now()})
-			}
-		}
-		return nil
-	})
-	if err == nil && len(news) > 0 {
-		err = l.db.Update(func(tx boltfile.Tx) error {
-			for _, n := range news {
-				if err := see(tx, n); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("recording stamps: %w", err)
-	}
-	return nil
-}
-
-// see writes n unless an equal or newer stamp is known.
-func see(tx boltfile.Tx, n Newest) error {
-	var known Newest
-	if _, err := tx.Get(newest, n.Account.GUID[:], &known); err != nil {
-		return err
-	}
-	if n.Stamp.Compare(known.Stamp) <= 0 {
-		return nil
-	}
-	return tx.Put(newest, n.Account.GUID[:], n)
-}
-
-// Newest returns the newest stamp known of an account; the zero stamp if none is.
-func (l *Ledger) Newest(guid dsdb.GUID) (stamp dsdb.Stamp, err error) {
-	var known Newest
-	err = l.db.View(func(tx boltfile.Tx) error {
-		_, err := tx.Get(newest, guid[:], &known)
-		return err
-	})
-	if err != nil {
-		return dsdb.Stamp{}, fmt.Errorf("reading newest stamp: %w", err)
-	}
-	return known.Stamp, nil
-}
-
 // Counts returns a copy of the counts of all targets.
 func (l *Ledger) Counts() map[string]Count {
 	l.mu.Lock()
@@ -246,17 +207,20 @@ func (l *Ledger) Counts() map[string]Count {
 	return counts
 }
 
-// count replaces old by e in the counts.
+// count replaces old by e in the counts; either may be none.
 func (l *Ledger) count(old, e Entry) {
-	c := l.counts[e.Target]
+	name := cmp.Or(e.Target, old.Target)
+	c := l.counts[name]
 	if c == nil {
 		c = &Count{Classes: map[target.Class]int{}}
-		l.counts[e.Target] = c
+		l.counts[name] = c
 	}
 	if old.Class != "" {
 		c.Classes[old.Class]--
 	}
-	c.Classes[e.Class]++
+	if e.Class != "" {
+		c.Classes[e.Class]++
+	}
 	if e.DeliveredAt.After(c.LastDelivered) {
 		c.LastDelivered = e.DeliveredAt
 	}

@@ -18,6 +18,8 @@ import (
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+func at(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
+
 func stamp(version int) dsdb.Stamp {
 	if version == 0 {
 		return dsdb.Stamp{}
@@ -31,8 +33,8 @@ func account(n byte) change.Account {
 
 func outcome(name string, n byte, version int, class target.Class) Entry {
 	return Entry{
-		Target: name, User: account(n).SAMAccountName, Account: account(n), Stamp: stamp(version), Class: class,
-		At: start.Add(time.Duration(version) * time.Minute), Attempts: 1,
+		Target: name, User: account(n).SAMAccountName, Place: name + " " + account(n).SAMAccountName, Account: account(n), Stamp: stamp(version),
+		Proven: at(version), Class: class, At: at(version), Attempts: 1,
 	}
 }
 
@@ -61,6 +63,19 @@ func record(t *testing.T, l *Ledger, entries ...Entry) {
 	}
 }
 
+func see(t *testing.T, l *Ledger, at time.Time, sightings ...change.Sighting) Knowledge {
+	t.Helper()
+	k, err := l.See(at, sightings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func sighting(n byte, version int) change.Sighting {
+	return change.Sighting{Account: account(n), Stamp: stamp(version)}
+}
+
 func versions(t *testing.T, l *Ledger, name string, n byte) (settled, delivered, newest int) {
 	t.Helper()
 	last, err := l.Last(name, dsdb.GUID{n})
@@ -75,7 +90,7 @@ func versions(t *testing.T, l *Ledger, name string, n byte) (settled, delivered,
 	if err != nil {
 		t.Fatal(err)
 	}
-	return int(last.Stamp.Version), int(d.Version), int(w.Version)
+	return int(last.Stamp.Version), int(d.Version), int(w.Stamp.Version)
 }
 
 func TestRecord(t *testing.T) {
@@ -131,9 +146,7 @@ func TestStampsOnlyGrow(t *testing.T) {
 			record(t, l, outcome("a", 1, version, target.Rejected))
 			settled, newest = max(settled, version), max(newest, version)
 		case 2:
-			if err := l.See(change.Sighting{Account: account(1), Stamp: stamp(version)}, change.Sighting{Account: account(1), Stamp: stamp(version / 2)}); err != nil {
-				t.Fatal(err)
-			}
+			see(t, l, start, sighting(1, version), sighting(1, version/2))
 			newest = max(newest, version)
 		}
 		if s, d, n := versions(t, l, "a", 1); s != settled || d != delivered || n != newest {
@@ -145,26 +158,23 @@ func TestStampsOnlyGrow(t *testing.T) {
 func TestSeeWritesOnlyNews(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	l, _ := open(t, path)
-	see := func(version int) (written bool) {
+	writes := func(version int) bool {
 		t.Helper()
 		before, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := change.Sighting{Account: account(1), Stamp: stamp(version)}
-		if err := l.See(s, s); err != nil {
-			t.Fatal(err)
-		}
+		see(t, l, start, sighting(1, version), sighting(1, version))
 		after, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return !bytes.Equal(before, after)
 	}
-	if !see(3) {
+	if !writes(3) {
 		t.Error("a new stamp was not written")
 	}
-	if see(3) || see(2) {
+	if writes(3) || writes(2) {
 		t.Error("a known stamp was written again")
 	}
 }
@@ -181,7 +191,7 @@ func TestCounts(t *testing.T) {
 		if a.Classes[target.Delivered] != 2 || a.Classes[target.Rejected] != 1 || b.Classes[target.NoUser] != 1 || b.Classes[target.Delivered] != 0 {
 			t.Errorf("counts %+v", counts)
 		}
-		if !a.LastDelivered.Equal(start.Add(7*time.Minute)) || !b.LastDelivered.IsZero() {
+		if !a.LastDelivered.Equal(at(7)) || !b.LastDelivered.IsZero() {
 			t.Errorf("last delivered %v, %v", a.LastDelivered, b.LastDelivered)
 		}
 		if err := l.Close(); err != nil {
@@ -210,7 +220,7 @@ func TestDamage(t *testing.T) {
 		l, log := open(t, path)
 		return l, log.Counters()
 	}
-	l, events := reopen(bytes.ReplaceAll(b, []byte(`"user":"user1","account"`), []byte(`"user":"user3","account"`)))
+	l, events := reopen(bytes.ReplaceAll(b, []byte(`"user":"user1","place"`), []byte(`"user":"user3","place"`)))
 	if s, d, n := versions(t, l, "a", 1); s != 0 || d != 0 || n != 3 || events["values-damaged"] != 1 {
 		t.Errorf("settled %d, delivered %d, newest %d, events %v", s, d, n, events)
 	}

@@ -8,15 +8,50 @@ import (
 )
 
 // line is the index of one target's items. An item lies in one of two heaps while it can be leased, and in none while it is
-// parked or its account is leased.
+// parked or its account or place is leased.
 type line struct {
-	items  map[dsdb.GUID]*entry
-	leased map[dsdb.GUID]bool // also while the leased item has been replaced or dropped
-	fresh  byDue              // never tried
-	later  byDue              // tried, or too long ago proven for a first attempt without asking
-	turn   int                // leases of fresh items since the last other one
-	parked int
-	wake   chan struct{}
+	index
+	leasedAccounts map[dsdb.GUID]bool // also while the leased item has been replaced or dropped
+	leasedPlaces   map[string]bool
+	fresh          byDue // never tried
+	later          byDue // tried, or too long ago proven for a first attempt without asking
+	turn           int   // leases of fresh items since the last other one
+	parked         int
+	wake           chan struct{}
+}
+
+func newLine() *line {
+	return &line{index: newIndex(), leasedAccounts: map[dsdb.GUID]bool{}, leasedPlaces: map[string]bool{}, wake: make(chan struct{}, 1)}
+}
+
+// index finds the items of one target. No two have the same account or the same place.
+type index struct {
+	accounts map[dsdb.GUID]*entry
+	places   map[string]*entry
+}
+
+func newIndex() index { return index{map[dsdb.GUID]*entry{}, map[string]*entry{}} }
+
+func (x index) add(e *entry) {
+	x.accounts[e.item.Account.GUID] = e
+	x.places[e.item.Place] = e
+}
+
+func (x index) delete(e *entry) {
+	delete(x.accounts, e.item.Account.GUID)
+	delete(x.places, e.item.Place)
+}
+
+// rivals returns the entries that cannot be there together with an item.
+func (x index) rivals(item Item) (rivals []*entry) {
+	account, place := x.accounts[item.Account.GUID], x.places[item.Place]
+	if account != nil {
+		rivals = append(rivals, account)
+	}
+	if place != nil && place != account {
+		rivals = append(rivals, place)
+	}
+	return rivals
 }
 
 // entry is one item in the index. A changed item is a new entry: what a lease points at tells whether it is still current.
@@ -27,11 +62,11 @@ type entry struct {
 	pos  int
 }
 
-func (e *entry) current() bool { return e.line.items[e.item.Account.GUID] == e }
+func (e *entry) current() bool { return e.line.accounts[e.item.Account.GUID] == e }
 
 func (l *line) insert(item Item) {
 	e := &entry{item: item, line: l}
-	l.items[item.Account.GUID] = e
+	l.add(e)
 	if item.Parked {
 		l.parked++
 		return
@@ -40,16 +75,16 @@ func (l *line) insert(item Item) {
 }
 
 func (l *line) remove(e *entry) {
-	delete(l.items, e.item.Account.GUID)
+	l.delete(e)
 	if e.item.Parked {
 		l.parked--
 	}
 	e.leaveHeap()
 }
 
-// offer makes a waiting entry leasable, unless its account is leased.
+// offer makes a waiting entry leasable, unless its account or its place is leased.
 func (l *line) offer(e *entry) {
-	if l.leased[e.item.Account.GUID] {
+	if e.heap != nil || l.leasedAccounts[e.item.Account.GUID] || l.leasedPlaces[e.item.Place] {
 		return
 	}
 	if e.item.Class == "" {
@@ -89,15 +124,18 @@ func (l *line) take(e *entry) {
 		l.turn = 0
 	}
 	e.leaveHeap()
-	l.leased[e.item.Account.GUID] = true
+	l.leasedAccounts[e.item.Account.GUID] = true
+	l.leasedPlaces[e.item.Place] = true
 }
 
-// giveBack ends the lease of an entry's account and offers what waits there now.
+// giveBack ends the lease of an entry's account and place, and offers what waits there now.
 func (l *line) giveBack(e *entry) {
-	guid := e.item.Account.GUID
-	delete(l.leased, guid)
-	if now := l.items[guid]; now != nil && !now.item.Parked {
-		l.offer(now)
+	delete(l.leasedAccounts, e.item.Account.GUID)
+	delete(l.leasedPlaces, e.item.Place)
+	for _, now := range l.rivals(e.item) {
+		if !now.item.Parked {
+			l.offer(now)
+		}
 	}
 }
 

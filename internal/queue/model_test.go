@@ -2,8 +2,10 @@ package queue
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,6 +26,30 @@ type modelItem struct {
 	parked  bool
 }
 
+// name and moment are what an account is called with a version of its password, and when that was proven: three accounts share two
+// names, and versions of different accounts alternate.
+func (p place) name(version int) string {
+	return fmt.Sprintf("%s name%d", p.target, (int(p.account)*version+version/3)%2)
+}
+func (p place) moment(version int) int { return 4*version + int(p.account) }
+func (p place) item(version int) Item {
+	i := item(p.target, p.account, version)
+	i.Place, i.Proven = p.name(version), at(p.moment(version))
+	return i
+}
+
+// rivals reports whether two items cannot be in the queue together, and newer which of them stays.
+func rivals(p place, version int, other place, otherVersion int) bool {
+	return p == other || p.name(version) == other.name(otherVersion)
+}
+
+func newer(p place, version int, other place, otherVersion int) bool {
+	if p == other {
+		return version > otherVersion
+	}
+	return p.moment(version) > other.moment(otherVersion)
+}
+
 // model is the queue as one would write it without files, heaps and leases: what lies in each place, and who holds it.
 type model struct {
 	q         *Queue
@@ -32,7 +58,14 @@ type model struct {
 	held      map[place]Lease
 	leased    map[place]int // the last version that was leased
 	delivered map[place]int
-	seen      map[byte]int // the newest version that superseded others
+	seen      map[byte]int     // the newest version that superseded others
+	claims    map[string]claim // by name: who was the last to be added for it
+	last      map[string]claim // by name: who was leased last
+}
+
+type claim struct {
+	place
+	version int
 }
 
 // Any sequence of calls and restarts keeps the promises of the package comment.
@@ -48,6 +81,7 @@ func TestModel(t *testing.T) {
 		m := &model{
 			path:  filepath.Join(dir, fmt.Sprintf("%d.db", n)),
 			items: map[place]modelItem{}, held: map[place]Lease{}, leased: map[place]int{}, delivered: map[place]int{}, seen: map[byte]int{},
+			claims: map[string]claim{}, last: map[string]claim{},
 		}
 		m.open(t)
 		defer func() { _, _ = m.q.Close(), os.Remove(m.path) }()
@@ -102,14 +136,27 @@ var (
 
 func (m *model) add(t *rapid.T) {
 	var items []Item
+	before := maps.Clone(m.items)
 	for range rapid.IntRange(1, 3).Draw(t, "how many") {
 		p := place{targets.Draw(t, "target"), accounts.Draw(t, "account")}
 		version := versions.Draw(t, "version")
-		if version <= m.delivered[p] || version < m.seen[p.account] {
+		c, claimed := m.claims[p.name(version)]
+		if _, there := m.items[p]; !there && version < m.leased[p] || version <= m.delivered[p] || version < m.seen[p.account] ||
+			claimed && c.account != p.account && newer(c.place, c.version, p, version) {
 			continue // the ledger keeps these from the queue
 		}
-		items = append(items, item(p.target, p.account, version))
-		if old, ok := m.items[p]; !ok || version > old.version {
+		if !claimed || newer(p, version, c.place, c.version) {
+			m.claims[p.name(version)] = claim{p, version}
+		}
+		items = append(items, p.item(version))
+		wins := true
+		for _, there := range []map[place]modelItem{before, m.items} {
+			for other, i := range there {
+				wins = wins && (!rivals(p, version, other, i.version) || newer(p, version, other, i.version))
+			}
+		}
+		if wins {
+			maps.DeleteFunc(m.items, func(other place, i modelItem) bool { return rivals(p, version, other, i.version) })
 			m.items[p] = modelItem{version: version}
 		}
 	}
@@ -128,7 +175,9 @@ func (m *model) supersede(t *rapid.T) {
 			want++
 		}
 	}
-	dropped, err := m.q.Supersede(map[dsdb.GUID]dsdb.Stamp{{account}: stamp(version)})
+	dropped, err := m.q.Supersede(slices.Values([]dsdb.GUID{{account}}), slices.Values([]string(nil)), func(i Item) bool {
+		return i.Stamp.Compare(stamp(version)) < 0
+	})
 	if err != nil || len(dropped) != want {
 		t.Fatalf("dropped %d items instead of %d: %v", len(dropped), want, err)
 	}
@@ -138,8 +187,11 @@ func (m *model) lease(t *rapid.T) {
 	name := targets.Draw(t, "target")
 	can := false
 	for p, i := range m.items {
-		_, held := m.held[p]
-		can = can || p.target == name && !i.parked && !held
+		busy := false
+		for other, l := range m.held {
+			busy = busy || rivals(p, i.version, other, int(l.Stamp.Version))
+		}
+		can = can || p.target == name && !i.parked && !busy
 	}
 	l, ok := m.q.Lease(name, time.Time{}, forever)
 	if ok != can {
@@ -156,10 +208,18 @@ func (m *model) lease(t *rapid.T) {
 	if i := m.items[p]; i.parked || i.version != version {
 		t.Fatalf("%v: leased version %d, there is %+v", p, version, i)
 	}
+	for other, l := range m.held {
+		if rivals(p, version, other, int(l.Stamp.Version)) {
+			t.Fatalf("%v and %v are leased at once", p, other)
+		}
+	}
 	if version < m.leased[p] {
 		t.Fatalf("%v: leased version %d after %d", p, version, m.leased[p])
 	}
-	m.held[p], m.leased[p] = l, version
+	if last, ok := m.last[p.name(version)]; ok && last.account != p.account && newer(last.place, last.version, p, version) {
+		t.Fatalf("%s: leased %v version %d after %v", p.name(version), p, version, last)
+	}
+	m.held[p], m.leased[p], m.last[p.name(version)] = l, version, claim{p, version}
 }
 
 // giveBack returns a held lease; effect is what that does to the item if the lease still stands for it.

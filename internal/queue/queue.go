@@ -1,19 +1,24 @@
 // Package queue holds, per target and account, the newest change that is still to be delivered.
 //
 // What: an item for each pair of target and account (objectGUID); the item with the newest stamp wins, whatever the order in
-// which they come. An item waits until it is due, is leased to one worker, and is then done, due again, or parked: the target
+// which they come. A name at a target can pass from one account to another (a deleted one to its successor, a mail address to a
+// colleague), so there is also one item only for each place: of two accounts' items for one place, the one that was proven later
+// wins. What two items' places are, and whether they are the same, is for the forwarder to say. An item waits until it is due, is leased to one worker, and is then done, due again, or parked: the target
 // refuses this user or this password, and only the account's next change can help. Parked items are kept for people to see;
 // their secret is gone.
 //
 // Why leases, and not "take out, put back": between the two an item would be nowhere, and a newer one could be overtaken by
 // the older one that is put back. A leased item stays in its place. A newer one replaces it there at once, and the lease then
 // stands for nothing: it can neither finish nor delay the newer one, which waits until the lease is returned. So there are never
-// two leases for one target and account, and stamps are leased in ascending order only. Leases live in memory: one
+// two leases for one target and account, nor for one place, and what is leased for it is never older than what was before. Leases live in memory: one
 // process, which bbolt's file lock guards, and after a crash nothing is leased.
 //
 // Bytes: a bbolt database (internal/boltfile) with one bucket, "items": key objectGUID and target's name, value Item. It holds
 // no secret, only names of files in spool/outgoing, and can be rebuilt from them. The index in memory never says what the disk
 // does not: one mutex is held while a transaction is written.
+//
+// Clocks: due times are compared as times of this process, which setting the clock does not move (package time, "monotonic"). What
+// comes from the disk gets such a time in Open: due in an hour at most, and not proven just now.
 //
 // An attacker who can write here can delay or drop deliveries and make a target look refused; he cannot make a password be
 // sent that the forwarder does not hold sealed, nor under a name other than one that an item gives to its file's change
@@ -25,6 +30,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -42,12 +49,16 @@ const (
 	// freshTurns is how many items in a row that were never tried go before the ones that wait for another attempt: the user at
 	// the desk does not wait for the backlog, and the backlog moves all the same.
 	freshTurns = 4
+
+	// maxAhead is how far ahead a due time from the disk may lie. More than an hour no target may ask for: it was the clock.
+	maxAhead = time.Hour
 )
 
 // Item is one change for one target.
 type Item struct {
 	Target   string         `json:"target"`
-	User     string         `json:"user"` // the account's name at the target
+	User     string         `json:"user"`  // the account's name at the target
+	Place    string         `json:"place"` // target and user in the form in which the same account's are the same
 	Account  change.Account `json:"account"`
 	Stamp    dsdb.Stamp     `json:"stamp"`
 	Capture  string         `json:"capture"`
@@ -87,6 +98,7 @@ func Open(path string, log *event.Log) (*Queue, error) {
 		log.StateDamaged(path, aside)
 	}
 	q := &Queue{db: db, lines: map[string]*line{}, files: map[string]int{}}
+	now := time.Now()
 	dropped, err := db.Load(bucket, func(key, value []byte) error {
 		var item Item
 		if err := json.Unmarshal(value, &item); err != nil {
@@ -95,6 +107,10 @@ func Open(path string, log *event.Log) (*Queue, error) {
 		if string(item.key()) != string(key) {
 			return errors.New("an item lies under another's key")
 		}
+		if len(q.line(item.Target).rivals(item)) > 0 {
+			return errors.New("two items for one place")
+		}
+		item.Due, item.Proven = recent(item.Due, now, maxAhead), recent(item.Proven, now, -1)
 		q.insert(item)
 		return nil
 	})
@@ -114,27 +130,49 @@ func (q *Queue) Close() error {
 	return q.db.Close()
 }
 
-// Add queues items, in one transaction. An item that is not newer than the one in its place is ignored. It returns the items
+// recent returns a time from the disk as one of this process, at most that far ahead of now.
+func recent(t, now time.Time, ahead time.Duration) time.Time { return now.Add(min(t.Sub(now), ahead)) }
+
+// Add queues items, in one transaction. An item that is not newer than what is in its place is ignored. It returns the items
 // that were replaced; a file that Needs then denies is the caller's to shred.
 func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	newest := map[string]Item{}
+	winners := map[string]index{} // by target
+	losers := map[*entry]bool{}   // of those in the queue
 	for _, item := range items {
-		key := string(item.key())
-		if e := q.line(item.Target).items[item.Account.GUID]; e != nil && item.Stamp.Compare(e.item.Stamp) <= 0 {
+		if _, ok := winners[item.Target]; !ok {
+			winners[item.Target] = newIndex()
+		}
+		queued, batch := q.line(item.Target).rivals(item), winners[item.Target].rivals(item)
+		if slices.ContainsFunc(slices.Concat(queued, batch), func(e *entry) bool { return !item.newerThan(e.item) }) {
 			continue
 		}
-		if other, ok := newest[key]; !ok || item.Stamp.Compare(other.Stamp) > 0 {
-			newest[key] = item
+		for _, e := range queued {
+			losers[e] = true
+		}
+		for _, e := range batch {
+			winners[item.Target].delete(e)
+		}
+		winners[item.Target].add(&entry{item: item})
+	}
+	var added []Item
+	for _, index := range winners {
+		for _, e := range index.accounts {
+			added = append(added, e.item)
 		}
 	}
-	if len(newest) == 0 {
+	if len(added) == 0 {
 		return nil, nil
 	}
 	err = q.db.Update(func(tx boltfile.Tx) error {
-		for key, item := range newest {
-			if err := tx.Put(bucket, []byte(key), item); err != nil {
+		for e := range losers {
+			if err := tx.Delete(bucket, e.item.key()); err != nil {
+				return err
+			}
+		}
+		for _, item := range added {
+			if err := tx.Put(bucket, item.key(), item); err != nil {
 				return err
 			}
 		}
@@ -143,36 +181,49 @@ func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("queueing: %w", err)
 	}
-	for _, item := range newest {
-		if old := q.line(item.Target).items[item.Account.GUID]; old != nil {
-			replaced = append(replaced, old.item)
-			q.remove(old)
-		}
+	for e := range losers {
+		replaced = append(replaced, e.item)
+		q.remove(e)
+	}
+	for _, item := range added {
 		q.insert(item)
 	}
 	return replaced, nil
 }
 
-// Supersede drops the items, waiting, leased or parked, that are older than the newest stamps known of their accounts, and
-// returns them.
-func (q *Queue) Supersede(newest map[dsdb.GUID]dsdb.Stamp) ([]Item, error) {
+// newerThan says which of two rivals stays. Stamps order one account's changes; two accounts' only the time of the proof does.
+func (i Item) newerThan(other Item) bool {
+	if i.Account.GUID == other.Account.GUID {
+		return i.Stamp.Compare(other.Stamp) > 0
+	}
+	return i.Proven.After(other.Proven)
+}
+
+// Supersede drops those items of these accounts and places, waiting, leased or parked, that are outdated, and returns them.
+func (q *Queue) Supersede(accounts iter.Seq[dsdb.GUID], places iter.Seq[string], outdated func(Item) bool) ([]Item, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var old []*entry
-	for _, l := range q.lines {
-		for guid, stamp := range newest {
-			if e := l.items[guid]; e != nil && e.item.Stamp.Compare(stamp) < 0 {
-				old = append(old, e)
-			}
+	old := map[*entry]bool{}
+	look := func(e *entry) {
+		if e != nil && outdated(e.item) {
+			old[e] = true
 		}
 	}
-	return q.drop(old)
+	for _, l := range q.lines {
+		for guid := range accounts {
+			look(l.accounts[guid])
+		}
+		for place := range places {
+			look(l.places[place])
+		}
+	}
+	return q.drop(slices.Collect(maps.Keys(old)))
 }
 
 // Expire drops the items captured before a time, except those that are leased or parked, and returns them.
 func (q *Queue) Expire(before time.Time) ([]Item, error) {
 	return q.dropIf(func(e *entry) bool {
-		return !e.item.Parked && e.item.Captured.Before(before) && !e.line.leased[e.item.Account.GUID]
+		return !e.item.Parked && e.item.Captured.Before(before) && !e.line.leasedAccounts[e.item.Account.GUID]
 	})
 }
 
@@ -186,7 +237,7 @@ func (q *Queue) dropIf(condition func(*entry) bool) ([]Item, error) {
 	defer q.mu.Unlock()
 	var matching []*entry
 	for _, l := range q.lines {
-		for _, e := range l.items {
+		for _, e := range l.accounts {
 			if condition(e) {
 				matching = append(matching, e)
 			}
@@ -337,7 +388,7 @@ func (q *Queue) Count(name string) (waiting, parked int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.line(name)
-	return len(l.items) - l.parked, l.parked
+	return len(l.accounts) - l.parked, l.parked
 }
 
 // Items returns a copy of all items, the longest captured first.
@@ -345,7 +396,7 @@ func (q *Queue) Items() []Item {
 	q.mu.Lock()
 	var items []Item
 	for _, l := range q.lines {
-		for _, e := range l.items {
+		for _, e := range l.accounts {
 			items = append(items, e.item)
 		}
 	}
@@ -361,7 +412,7 @@ func (i Item) key() []byte { return append(i.Account.GUID[:], i.Target...) }
 func (q *Queue) line(name string) *line {
 	l := q.lines[name]
 	if l == nil {
-		l = &line{items: map[dsdb.GUID]*entry{}, leased: map[dsdb.GUID]bool{}, wake: make(chan struct{}, 1)}
+		l = newLine()
 		q.lines[name] = l
 	}
 	return l

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +37,7 @@ func stamp(version int) dsdb.Stamp {
 // item is version version of account n's password for a target, captured, proven and due at second version.
 func item(name string, n byte, version int) Item {
 	return Item{
-		Target: name, User: fmt.Sprintf("user%d", n), Account: change.Account{GUID: dsdb.GUID{n}, SAMAccountName: fmt.Sprintf("user%d", n)},
+		Target: name, User: fmt.Sprintf("user%d", n), Place: fmt.Sprintf("%s user%d", name, n), Account: change.Account{GUID: dsdb.GUID{n}, SAMAccountName: fmt.Sprintf("user%d", n)},
 		Stamp: stamp(version), Capture: fmt.Sprintf("c%d-%d", n, version), File: fmt.Sprintf("%d-%d.change", n, version),
 		Captured: at(version), Proven: at(version), Due: at(version),
 	}
@@ -66,6 +69,9 @@ func add(t *testing.T, q *Queue, items ...Item) []Item {
 // text is the form in which times of the same moment are the same.
 func text(t *testing.T, items []Item) string {
 	t.Helper()
+	for i := range items {
+		items[i].Due, items[i].Proven = items[i].Due.UTC(), items[i].Proven.UTC()
+	}
 	b, err := json.Marshal(items)
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +87,22 @@ func lease(t *testing.T, q *Queue, name string) Lease {
 		t.Fatal("nothing to lease")
 	}
 	return l
+}
+
+// supersede says which versions accounts are at.
+func supersede(t *testing.T, q *Queue, versions map[byte]int) []Item {
+	t.Helper()
+	newest := map[dsdb.GUID]dsdb.Stamp{}
+	for n, version := range versions {
+		newest[dsdb.GUID{n}] = stamp(version)
+	}
+	dropped, err := q.Supersede(maps.Keys(newest), slices.Values([]string(nil)), func(i Item) bool {
+		return i.Stamp.Compare(newest[i.Account.GUID]) < 0
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dropped
 }
 
 func none(t *testing.T, q *Queue, name string) {
@@ -150,9 +172,8 @@ func TestSupersededWhileLeased(t *testing.T) {
 	q := temp(t)
 	add(t, q, item("a", 1, 1))
 	old := lease(t, q, "a")
-	dropped, err := q.Supersede(map[dsdb.GUID]dsdb.Stamp{{1}: stamp(2)})
-	if err != nil || len(dropped) != 1 {
-		t.Fatal(dropped, err)
+	if dropped := supersede(t, q, map[byte]int{1: 2}); len(dropped) != 1 {
+		t.Fatal(dropped)
 	}
 	add(t, q, item("a", 1, 3))
 	none(t, q, "a")
@@ -170,13 +191,120 @@ func TestSupersede(t *testing.T) {
 	if err := q.Park(lease(t, q, "c"), target.Rejected, "no"); err != nil {
 		t.Fatal(err)
 	}
-	dropped, err := q.Supersede(map[dsdb.GUID]dsdb.Stamp{{1}: stamp(3), {7}: stamp(9)})
-	if err != nil || len(dropped) != 2 {
-		t.Errorf("dropped %+v, %v", dropped, err)
+	if dropped := supersede(t, q, map[byte]int{1: 3, 7: 9}); len(dropped) != 2 {
+		t.Errorf("dropped %+v", dropped)
 	}
 	left := q.Items()
 	if len(left) != 2 || left[0].Account.GUID != (dsdb.GUID{2}) || left[1].Target != "b" {
 		t.Errorf("left: %+v", left)
+	}
+}
+
+// A name passes from account 1 to account 2: what is proven later for it stays, whatever the order in which they come.
+func TestOnePlaceOneItem(t *testing.T) {
+	named := func(n byte, version, proven int, name string) Item {
+		i := item("a", n, version)
+		i.User, i.Place, i.Proven = name, "a "+name, at(proven)
+		return i
+	}
+	old, now := named(1, 7, 10, "alice"), named(2, 1, 20, "alice")
+	for name, order := range map[string][][]Item{
+		"older first":                     {{old}, {now}},
+		"newer first":                     {{now}, {old}},
+		"both at once":                    {{old, now}},
+		"and the other way":               {{now, old}},
+		"the old one got another name":    {{old}, {named(1, 8, 15, "alicia"), now}},
+		"the old one had it, and has not": {{old, named(1, 8, 15, "alicia"), named(2, 1, 5, "alice")}, {now}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "queue.db")
+			q := open(t, path)
+			for _, items := range order {
+				add(t, q, items...)
+			}
+			for range 2 {
+				for _, i := range q.Items() {
+					if i.User == "alice" && i.Account != now.Account {
+						t.Errorf("alice's password waits as %+v", i)
+					}
+				}
+				if !q.Needs(now.File) || q.Needs(old.File) {
+					t.Errorf("needed: the new file %v, the old file %v", q.Needs(now.File), q.Needs(old.File))
+				}
+				if err := q.Close(); err != nil {
+					t.Fatal(err)
+				}
+				q = open(t, path)
+			}
+		})
+	}
+}
+
+// The account that has the name now waits until what is under way for the one before has ended.
+func TestOnePlaceOneLease(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 1))
+	old := lease(t, q, "a")
+	now := item("a", 2, 2)
+	now.Place = old.Place
+	if replaced := add(t, q, now); len(replaced) != 1 || q.Current(old) {
+		t.Errorf("replaced %+v", replaced)
+	}
+	renamed := item("a", 1, 3) // the old one has another name, and still waits for its lease
+	renamed.Place = "a renamed"
+	add(t, q, renamed)
+	none(t, q, "a")
+	if err := q.Retry(old, forever, target.Temporary, "x"); err != nil {
+		t.Fatal(err)
+	}
+	leased := map[byte]int{}
+	for range 2 {
+		l := lease(t, q, "a")
+		leased[l.Account.GUID[0]] = int(l.Stamp.Version)
+	}
+	if leased[1] != 3 || leased[2] != 2 {
+		t.Errorf("leased %v", leased)
+	}
+	none(t, q, "a")
+}
+
+// Supersede looks at places, too, and leaves what is not outdated.
+func TestSupersedePlace(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 1), item("b", 1, 1), item("a", 2, 1))
+	places := slices.Values([]string{"a user1", "a user2", "a user3"})
+	dropped, err := q.Supersede(maps.Keys(map[dsdb.GUID]bool{{1}: true}), places, func(i Item) bool { return i.Place == "a user1" })
+	if err != nil || len(dropped) != 1 || dropped[0].Place != "a user1" || len(q.Items()) != 2 {
+		t.Errorf("dropped %+v, %v", dropped, err)
+	}
+}
+
+// The clock was set while nobody ran: nothing waits for longer than an hour because of that, and nothing is taken for just proven.
+func TestReopenUnderAnotherClock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	now := time.Now()
+	ahead, behind := item("a", 1, 1), item("a", 2, 1)
+	ahead.Due, ahead.Proven = now.Add(240*time.Hour), now.Add(240*time.Hour)
+	behind.Due, behind.Proven = now.Add(-240*time.Hour), now.Add(-240*time.Hour)
+	add(t, q, ahead, behind)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, path)
+	opened := time.Now()
+	for _, i := range q.Items() {
+		if i.Due.After(opened.Add(time.Hour)) || !i.Proven.Before(opened) {
+			t.Errorf("due %v, proven %v", i.Due, i.Proven)
+		}
+		if i.Account == behind.Account && (!i.Due.UTC().Equal(behind.Due.UTC()) || !i.Proven.UTC().Equal(behind.Proven.UTC())) {
+			t.Errorf("due %v, proven %v", i.Due, i.Proven)
+		}
+		for _, moment := range []time.Time{i.Due, i.Proven} {
+			if !strings.Contains(moment.String(), " m=") {
+				t.Errorf("%v is a time that moves when the clock is set", moment)
+			}
+		}
 	}
 }
 
@@ -393,6 +521,7 @@ func TestManyItemsStaySmall(t *testing.T) {
 	for i := range items {
 		items[i] = item("a", 0, i+1)
 		items[i].Account.GUID = dsdb.GUID{byte(i), byte(i >> 8), 1}
+		items[i].Place = fmt.Sprintf("a user%d@example.com", i)
 	}
 	add(t, q, items...)
 	clear(items)

@@ -1,0 +1,330 @@
+package deliver
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+// named is a change of account n, whose name at all targets is another's.
+func (w *world) named(n byte, version int, name string, targets ...string) change.Change {
+	w.Helper()
+	c := w.change(n, version, targets...)
+	for i := range c.Routes {
+		c.Routes[i].User = name
+	}
+	return c
+}
+
+func deleted(n byte) change.Sighting { return change.Sighting{Account: account(n), Gone: true} }
+
+// alice is deleted while her target is down, and another alice is made with the same name there: what waits is shredded at once, and
+// never sent, also if its file comes late or is met again.
+func TestDeletedAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google", "entra")
+		google := w.places["google"]
+		google.fails(errDown)
+		w.places["entra"].fails(target.ErrRejected)
+		w.start()
+		w.watched()
+		w.put(w.named(1, 7, "alice", "google", "entra")) // waits here, is parked there
+		late := w.named(1, 8, "alice", "google")
+		w.pass(5 * time.Second)
+		w.tell(deleted(1))
+		w.pass(2 * time.Second)
+		w.happened("account-gone", 1)
+		w.settled()
+		if s := w.f.Status(); len(s.Parked) != 0 {
+			t.Errorf("%+v", s)
+		}
+		w.put(late)
+		w.pass(2 * time.Second)
+		w.happened("account-gone", 2)
+		w.put(w.named(2, 1, "alice", "google"))
+		w.pass(2 * time.Second)
+		google.fails(nil)
+		w.pass(quiet)
+		google.holdsFor("alice", 2, 1)
+		w.settled()
+
+		// The first one is undeleted, and gets a password and its name back.
+		w.tell(change.Sighting{Account: account(1), Stamp: stamp(9)})
+		w.put(w.named(1, 9, "alice", "google"))
+		w.pass(2 * time.Second)
+		google.holdsFor("alice", 1, 9)
+		w.happened("account-gone", 2)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// What is under way for an account when it is deleted ends before its successor's password is sent.
+func TestDeletedDuringAnAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		google := w.places["google"]
+		google.answers(func(context.Context, string, string) error { time.Sleep(10 * time.Second); return nil })
+		w.start()
+		w.put(w.named(1, 7, "alice", "google"))
+		w.pass(2 * time.Second)
+		w.tell(deleted(1))
+		w.put(w.named(2, 1, "Alice", "google"))
+		w.pass(quiet)
+		google.holdsFor("alice", 2, 1)
+		if n := len(google.asked()); n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+		w.settled()
+		w.stop()
+	})
+}
+
+// A mail address is handed to a colleague while the target is down: the colleague's password is the one that is sent, in whatever
+// spelling and order they come.
+func TestNameIsHandedOver(t *testing.T) {
+	for name, order := range map[string][2]int{"older first": {0, 1}, "newer first": {1, 0}, "both at once": {-1, -1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google", "entra")
+				google, entra := w.places["google"], w.places["entra"]
+				google.fails(errDown)
+				entra.fails(errDown)
+				w.start()
+				w.watched()
+				old := w.named(1, 7, "alice@example.com", "google")
+				w.put(w.named(1, 7, "alice@example.com", "entra")) // is nobody else's there
+				w.pass(2 * time.Second)
+				now := w.named(2, 1, "Alice@Example.com", "google")
+				changes := []change.Change{old, now}
+				for _, i := range order {
+					if i >= 0 {
+						w.put(changes[i])
+						w.pass(2 * time.Second)
+					}
+				}
+				if order[0] < 0 {
+					w.put(now)
+					w.put(old)
+					w.pass(2 * time.Second)
+				}
+				w.happened("name-taken", 1)
+				if s := w.status("google"); s.Waiting != 1 {
+					t.Errorf("%+v", s)
+				}
+				if text := w.text.String(); !strings.Contains(text, "taken_by="+account(2).GUID.String()) {
+					t.Errorf("logged:\n%s", text)
+				}
+				google.fails(nil)
+				entra.fails(nil)
+				w.pass(quiet)
+				google.holdsFor("alice@example.com", 2, 1)
+				entra.holdsFor("alice@example.com", 1, 7)
+				for _, c := range google.asked() {
+					if c.version == 7 && c.err == nil {
+						t.Error("the old password was sent")
+					}
+				}
+				w.settled()
+
+				// Also once that is done, and in the next run.
+				w.stop()
+				w.start()
+				w.put(old)
+				w.pass(quiet)
+				google.holdsFor("alice@example.com", 2, 1)
+				w.happened("name-taken", 2)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}
+
+// The queue still holds the old account's password, because the new one's was never queued: it had waited for too long.
+func TestNameIsHandedOverByAnExpiredChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.watched()
+		w.put(w.named(1, 7, "alice", "google"))
+		w.pass(5 * time.Second)
+		expired := w.named(2, 1, "alice", "google")
+		expired.Captured = expired.Captured.Add(-100 * time.Hour)
+		w.put(expired)
+		w.pass(2 * time.Second)
+		w.places["google"].fails(nil)
+		w.pass(quiet)
+		w.places["google"].holdsFor("alice", 0, 0)
+		w.happened("expired", 1)
+		w.happened("name-taken", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// The ledger knows that the name was handed over, and the queue does not: the last run ended in between.
+func TestLedgerKnowsWhoHasTheName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.put(w.named(1, 7, "alice", "google"))
+		w.pass(5 * time.Second)
+		w.stop()
+		w.open()
+		item := w.queue.Items()[0]
+		item.Account, item.Proven = account(2), time.Now()
+		if err := w.ledger.Prove(proof(item)); err != nil {
+			t.Fatal(err)
+		}
+		w.close()
+		w.places["google"].fails(nil)
+		w.start()
+		w.watched()
+		w.pass(quiet)
+		w.places["google"].holdsFor("alice", 0, 0)
+		w.happened("name-taken", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// A few names wander among a few accounts while targets fail, changes come late, and the forwarder is stopped: each name gets the
+// password that was proven last for it, and never an older one after a newer one.
+func TestNamesWander(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.answers(func(context.Context, string, string) error {
+			time.Sleep(rand.N(3 * time.Second))
+			if rand.IntN(3) == 0 {
+				return errDown
+			}
+			return nil
+		})
+		w.start()
+		w.watched()
+		names := []string{"alice", "bob", "carol"}
+		versions := map[byte]int{}
+		last := map[string]change.Change{}
+		current := map[byte]change.Change{}
+		var late []change.Change
+		for step := range 200 {
+			n := byte(rand.IntN(4))
+			versions[n] = step + 1 // so that inOrder can compare across accounts
+			c := w.named(n, versions[n], names[rand.IntN(len(names))], "google")
+			last[c.Routes[0].User], current[n] = c, c
+			if rand.IntN(4) == 0 {
+				late = append(late, c)
+			} else {
+				w.put(c)
+			}
+			if len(late) > 0 && rand.IntN(4) == 0 {
+				i := rand.IntN(len(late))
+				w.put(late[i])
+				late = append(late[:i], late[i+1:]...)
+			}
+			if rand.IntN(20) == 0 {
+				w.stop()
+				w.start()
+			}
+			time.Sleep(rand.N(2 * time.Second))
+		}
+		for _, c := range late {
+			w.put(c)
+		}
+		w.pass(quiet)
+		p.inOrder()
+		for name, c := range last {
+			n := c.Account.GUID[0]
+			if current[n].Capture == c.Capture { // else its account's password is another one now
+				p.holdsFor(name, n, int(c.Stamp.Version))
+			}
+		}
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// The directory is restored from yesterday's backup: passwords of today are void, and the next ones are delivered, though their
+// versions have been used before.
+func TestDirectoryWentBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google", "entra")
+		google, entra := w.places["google"], w.places["entra"]
+		entra.fails(errDown)
+		w.start()
+		w.watched()
+		old := w.change(1, 8, "google", "entra")
+		w.put(old)
+		w.put(w.change(2, 5, "entra"))
+		w.pass(2 * time.Second)
+		google.holds(1, 8)
+		w.tell(
+			change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true},
+			change.Sighting{Account: account(2), Stamp: stamp(5), Reset: true}, // was the same yesterday, and still waits
+		)
+		w.pass(2 * time.Second)
+		w.happened("directory-went-back", 1)
+		w.happened("rolled-back", 1)
+		w.put(old) // comes back from somewhere
+		w.pass(2 * time.Second)
+		w.happened("rolled-back", 3) // once for each target
+		entra.fails(nil)
+		w.pass(quiet)
+		entra.holds(1, 0)
+		entra.holds(2, 5)
+		for version := 6; version <= 9; version++ {
+			w.put(w.change(1, version, "google", "entra"))
+			w.pass(2 * time.Second)
+			google.holds(1, version)
+			entra.holds(1, version)
+		}
+		w.happened("superseded", 0)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// A scan that is told twice, because we were killed before its file was removed, does not undo what has come since.
+func TestDirectoryWentBackOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.watched()
+		w.put(w.change(1, 8, "google"))
+		w.pass(2 * time.Second)
+		at := time.Now()
+		reset := change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true}
+		for range 2 {
+			if err := w.f.sight(at, []change.Sighting{reset}); err != nil {
+				t.Fatal(err)
+			}
+			w.places["google"].fails(errDown)
+			w.put(w.change(1, 6, "google"))
+			w.pass(2 * time.Second)
+		}
+		w.places["google"].fails(nil)
+		w.pass(quiet)
+		w.places["google"].holds(1, 6)
+		w.happened("directory-went-back", 1)
+		w.happened("rolled-back", 0)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}

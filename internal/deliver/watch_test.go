@@ -1,0 +1,222 @@
+package deliver
+
+import (
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
+)
+
+// set returns what time.Now would have returned had the clock been set by that much: another time of day, and the same reading of the
+// clock that nobody sets. Package time has no way to make one.
+func set(now time.Time, by time.Duration) time.Time {
+	layout := struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	}{}
+	now = now.Add(by)
+	monotonic := (*int64)(unsafe.Add(unsafe.Pointer(&now), unsafe.Offsetof(layout.ext)))
+	*monotonic -= int64(by)
+	return now
+}
+
+func TestSet(t *testing.T) {
+	now := time.Now()
+	for _, by := range []time.Duration{-time.Hour, time.Hour} {
+		if got := set(now, by); got.Sub(now) != 0 || got.Round(0).Sub(now.Round(0)) != by {
+			t.Fatalf("package time keeps its readings differently now: %v is %v set by %v", got, now, by)
+		}
+	}
+}
+
+// begun returns a watch that has looked for a mark at a time, when there was none.
+func begun(now time.Time) (*watch, *event.Log) {
+	log := event.New(slog.New(slog.DiscardHandler))
+	w := &watch{log: log}
+	w.set(time.Time{}, now)
+	return w, log
+}
+
+func TestWindow(t *testing.T) {
+	begin := time.Now()
+	now := begin.Add(time.Hour)
+	for _, c := range []struct {
+		name      string
+		mark, due time.Time
+	}{
+		{"no mark", time.Time{}, time.Time{}},
+		{"just now", now, now},
+		{"a while ago", now.Add(-59 * time.Second), now.Add(-59 * time.Second)},
+		{"a minute ago", now.Add(-time.Minute), now.Add(-time.Minute)},
+		{"too long ago", now.Add(-time.Minute - 1), time.Time{}},
+		{"not yet", now.Add(1), time.Time{}},
+	} {
+		w, _ := begun(begin)
+		w.set(c.mark.Round(0), now)
+		proven, due := w.window(now)
+		if !proven.Equal(now.Add(-time.Minute)) || !due.Equal(c.due) {
+			t.Errorf("%s: proven %v, due %v", c.name, proven, due)
+		}
+	}
+}
+
+// A mark from before we started says nothing: the clock may have been set since, and then it only looks fresh.
+func TestMarkFromBeforeTheStart(t *testing.T) {
+	now := time.Now()
+	w := &watch{log: event.New(slog.New(slog.DiscardHandler))}
+	for range 3 {
+		if w.set(now.Round(0), now.Add(time.Second)) {
+			t.Error("it is news")
+		}
+	}
+	if proven, due := w.window(now.Add(time.Second)); !due.IsZero() || !proven.Equal(now.Add(time.Second)) {
+		t.Errorf("proven %v, due %v", proven, due)
+	}
+	next := now.Add(2 * time.Second)
+	if !w.set(next.Round(0), next) {
+		t.Error("the next one is not")
+	}
+	if _, due := w.window(next); !due.Equal(next) {
+		t.Errorf("due %v", due)
+	}
+}
+
+// However the clock is set, and whether there is an agent or not: nothing is sent under a mark that is older than a minute in truth, nor as
+// just proven; and with an agent, nothing waits for longer than until its next mark.
+func TestClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{-24 * time.Hour, -time.Hour, -30 * time.Second, 30 * time.Second, time.Hour, 24 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			begin := time.Now()
+			truth := begin
+			w, log := begun(begin)
+			truth = truth.Add(2 * time.Hour)
+			last := truth // the last mark before the clock is set
+			if !w.set(last.Round(0), truth) {
+				t.Fatal("a mark is no news")
+			}
+			proof := truth // of an item that waits, never tried
+			retry := truth.Add(10 * time.Second)
+
+			// The agent ends with that. What the clock says now comes closer to the mark, and away from it again.
+			for range 3 * 3600 {
+				truth = truth.Add(time.Second)
+				now := set(truth, by)
+				w.set(last.Round(0), now)
+				if proven, due := w.window(now); !due.IsZero() || !proof.Before(proven) {
+					t.Fatalf("%v after the mark: proven %v, due %v", truth.Sub(last), proven, due)
+				}
+			}
+			if n := log.Counters()["clock-set"]; n != 1 {
+				t.Errorf("it was said %d times that the clock was set", n)
+			}
+
+			// It comes back.
+			now := set(truth, by)
+			w.set(now.Round(0), now)
+			if proven, due := w.window(now); retry.After(due) || !proof.Before(proven) {
+				t.Errorf("with a new mark: proven %v, due %v", proven, due)
+			}
+
+			// The clock is set once more, between the writing of a mark and its being read, and the agent goes on.
+			written := now.Round(0)
+			truth = truth.Add(time.Second)
+			retry = truth
+			now = set(truth, 0)
+			w.set(written, now)
+			if _, due := w.window(now); due.After(truth) {
+				t.Errorf("a mark that was written before the clock was set covers what came after: %v", due)
+			}
+			truth = truth.Add(time.Second)
+			w.set(truth.Round(0), truth)
+			if _, due := w.window(truth); retry.After(due) {
+				t.Errorf("a second later, due %v", due)
+			}
+		})
+	}
+}
+
+// While the machine slept, the clock that nobody sets stood still, and the other did not.
+func TestMachineSlept(t *testing.T) {
+	begin := time.Now()
+	w, log := begun(begin)
+	now := begin.Add(time.Second)
+	w.set(now.Round(0), now)
+	awake := set(now.Add(500*time.Millisecond), 2*time.Hour)
+	if proven, due := w.window(awake); !due.IsZero() || !now.Before(proven) {
+		t.Errorf("proven %v, due %v", proven, due)
+	}
+	if n := log.Counters()["clock-set"]; n != 1 {
+		t.Errorf("clock-set happened %d times", n)
+	}
+	if s := w.status(awake); s.Fresh || !s.AsOf.IsZero() {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Clocks that are corrected little by little are none that were set.
+func TestClockIsSlewed(t *testing.T) {
+	begin := time.Now()
+	w, log := begun(begin)
+	for second := range 3600 {
+		d := time.Duration(second) * time.Second
+		now := set(begin.Add(d), d/1000)
+		w.set(now.Round(0), now)
+		if _, due := w.window(now); second > 0 && due.IsZero() {
+			t.Fatalf("stale after %v", d)
+		}
+	}
+	if n := log.Counters()["clock-set"]; n != 0 {
+		t.Errorf("clock-set happened %d times", n)
+	}
+}
+
+// What was proven before the start, however recently the clock says, waits for the watch: the clock may have been set meanwhile.
+func TestProvenBeforeTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.mark(time.Now())
+		w.put(w.change(1, 1, "google"))
+		w.pass(5 * time.Second)
+		w.start()
+		w.pass(quiet)
+		w.places["google"].holds(1, 0)
+		w.watched()
+		w.pass(3 * time.Second)
+		w.places["google"].holds(1, 1)
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// The clock was set back by a day while we were down: retries are due within the hour, not in a day.
+func TestRetryAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.fails(errDown)
+		w.start()
+		w.put(w.change(1, 1, "google"))
+		w.pass(2 * time.Second)
+		w.stop()
+		w.open()
+		lease, ok := w.queue.Lease("google", time.Time{}, time.Now().Add(quiet))
+		if !ok {
+			t.Fatal("nothing waits")
+		}
+		if err := w.queue.Retry(lease, time.Now().Add(24*time.Hour), lease.Class, lease.Reason); err != nil {
+			t.Fatal(err)
+		}
+		w.close()
+		p.fails(nil)
+		w.start()
+		w.watched()
+		w.pass(time.Hour + 3*time.Second)
+		p.holds(1, 1)
+		w.unwatch()
+		w.stop()
+	})
+}

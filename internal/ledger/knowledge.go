@@ -1,0 +1,269 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// Newest is the newest password version that the directory is known to hold for an account.
+type Newest struct {
+	Account change.Account `json:"account"`
+	Stamp   dsdb.Stamp     `json:"stamp"`         // zero: none, the account is gone
+	Seen    time.Time      `json:"seen"`          // when we learned of it
+	Void    time.Time      `json:"void,omitzero"` // the account was deleted, or the directory went back, before then
+}
+
+// Outdates reports whether a password of the account is not current any more: a newer one is known; or it was proven before the account
+// was deleted, or the directory went back, and has not been seen there since.
+func (n Newest) Outdates(stamp dsdb.Stamp, proven time.Time) bool {
+	return stamp.Compare(n.Stamp) < 0 || n.voids(stamp, proven)
+}
+
+func (n Newest) voids(stamp dsdb.Stamp, proven time.Time) bool {
+	return stamp.Compare(n.Stamp) > 0 && proven.Before(n.Void)
+}
+
+// Holder is the account that last had a place.
+type Holder struct {
+	Account change.Account `json:"account"`
+	Proven  time.Time      `json:"proven"` // when it was seen to have it
+}
+
+// Outdates reports whether another account has had the place since.
+func (h Holder) Outdates(guid dsdb.GUID, proven time.Time) bool {
+	return h.Account.GUID != guid && !proven.After(h.Proven)
+}
+
+// Proof is what a proven change says about the directory.
+type Proof struct {
+	Account change.Account
+	Stamp   dsdb.Stamp
+	Proven  time.Time
+	Places  []string
+}
+
+// Knowledge is what is known of some accounts and places.
+type Knowledge struct {
+	Newest  map[dsdb.GUID]Newest
+	Holders map[string]Holder // by place
+	Back    []Back            // what See changed
+}
+
+// Back says that the directory holds an older password of an account than it did.
+type Back struct {
+	Account  change.Account
+	From, To dsdb.Stamp
+}
+
+// See notes what the directory holds, as the agent wrote it down at a time, and returns what is then known of these accounts. It writes
+// in one transaction, and not at all if all is known.
+//
+// That an account is gone, or that the directory went back, is noted once, however often it is told: what has come since then stays.
+func (l *Ledger) See(at time.Time, sightings ...change.Sighting) (Knowledge, error) {
+	k, err := l.learn(func(d *draft) error {
+		for _, s := range sightings {
+			if err := d.see(at, s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return Knowledge{}, fmt.Errorf("recording stamps: %w", err)
+	}
+	return k, nil
+}
+
+// Prove notes what proven changes say, in one transaction.
+func (l *Ledger) Prove(proofs ...Proof) error {
+	if _, err := l.learn(func(d *draft) error { return d.prove(proofs...) }); err != nil {
+		return fmt.Errorf("recording proofs: %w", err)
+	}
+	return nil
+}
+
+// Known returns what would be known of these accounts and places after Prove; it writes nothing.
+func (l *Ledger) Known(proofs ...Proof) (k Knowledge, err error) {
+	err = l.db.View(func(tx boltfile.Tx) error {
+		d := newDraft(tx)
+		k = d.Knowledge
+		return d.prove(proofs...)
+	})
+	if err != nil {
+		return Knowledge{}, fmt.Errorf("reading what is known: %w", err)
+	}
+	return k, nil
+}
+
+// Newest returns the newest password version known of an account; the zero Newest if none is.
+func (l *Ledger) Newest(guid dsdb.GUID) (n Newest, err error) {
+	err = l.db.View(func(tx boltfile.Tx) (err error) {
+		n, err = newDraft(tx).newestOf(guid)
+		return err
+	})
+	if err != nil {
+		return Newest{}, fmt.Errorf("reading newest stamp: %w", err)
+	}
+	return n, nil
+}
+
+// learn runs teach, and once more in a writing transaction if that brought news.
+func (l *Ledger) learn(teach func(*draft) error) (k Knowledge, err error) {
+	news := false
+	err = l.db.View(func(tx boltfile.Tx) error {
+		d := newDraft(tx)
+		err := teach(d)
+		k, news = d.Knowledge, len(d.news) > 0
+		return err
+	})
+	if err != nil || !news {
+		return k, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var forgotten []Entry
+	err = l.db.Update(func(tx boltfile.Tx) error {
+		d := newDraft(tx)
+		if err := teach(d); err != nil {
+			return err
+		}
+		k = d.Knowledge
+		if err := d.write(); err != nil {
+			return err
+		}
+		forgotten, err = d.forget()
+		return err
+	})
+	if err != nil {
+		return Knowledge{}, err
+	}
+	for _, e := range forgotten {
+		l.count(e, Entry{})
+	}
+	return k, nil
+}
+
+// draft is knowledge in the making: what a transaction reads, and what is new.
+type draft struct {
+	Knowledge
+	tx   boltfile.Tx
+	news []row
+}
+
+type row struct {
+	bucket string
+	key    []byte
+	value  any
+}
+
+func newDraft(tx boltfile.Tx) *draft {
+	return &draft{Knowledge: Knowledge{Newest: map[dsdb.GUID]Newest{}, Holders: map[string]Holder{}}, tx: tx}
+}
+
+func (d *draft) newestOf(guid dsdb.GUID) (n Newest, err error) {
+	n, known := d.Newest[guid]
+	if !known {
+		_, err = d.tx.Get(newest, guid[:], &n)
+		d.Newest[guid] = n
+	}
+	return n, err
+}
+
+func (d *draft) holderOf(place string) (h Holder, err error) {
+	h, known := d.Holders[place]
+	if !known {
+		_, err = d.tx.Get(holders, []byte(place), &h)
+		d.Holders[place] = h
+	}
+	return h, err
+}
+
+func (d *draft) setNewest(n Newest) {
+	n.Seen = time.Now()
+	d.Newest[n.Account.GUID] = n
+	d.news = append(d.news, row{newest, n.Account.GUID[:], n})
+}
+
+func (d *draft) see(at time.Time, s change.Sighting) error {
+	known, err := d.newestOf(s.Account.GUID)
+	if err != nil {
+		return err
+	}
+	if s.Gone {
+		s.Stamp = dsdb.Stamp{}
+	}
+	switch back := s.Stamp.Compare(known.Stamp) < 0; {
+	case (s.Gone || s.Reset) && at.After(known.Void):
+		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: at})
+		if s.Reset && back {
+			d.Back = append(d.Back, Back{s.Account, known.Stamp, s.Stamp})
+		}
+	case s.Stamp.Compare(known.Stamp) > 0:
+		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: known.Void})
+	}
+	return nil
+}
+
+func (d *draft) prove(proofs ...Proof) error {
+	for _, p := range proofs {
+		known, err := d.newestOf(p.Account.GUID)
+		if err != nil {
+			return err
+		}
+		if p.Stamp.Compare(known.Stamp) > 0 && !known.voids(p.Stamp, p.Proven) {
+			d.setNewest(Newest{Account: p.Account, Stamp: p.Stamp, Void: known.Void})
+		}
+		for _, place := range p.Places {
+			h, err := d.holderOf(place)
+			if err != nil {
+				return err
+			}
+			if p.Proven.After(h.Proven) {
+				h = Holder{p.Account, p.Proven}
+				d.Holders[place] = h
+				d.news = append(d.news, row{holders, []byte(place), h})
+			}
+		}
+	}
+	return nil
+}
+
+func (d *draft) write() error {
+	for _, r := range d.news {
+		if err := d.tx.Put(r.bucket, r.key, r.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget deletes the outcomes of what the directory has gone back from, and returns them: the versions that come now have been used
+// before.
+func (d *draft) forget() (forgotten []Entry, err error) {
+	for _, b := range d.Back {
+		err := d.tx.Prefix(outcomes, b.Account.GUID[:], func(_, value []byte) error {
+			var e Entry
+			if err := json.Unmarshal(value, &e); err != nil {
+				return err
+			}
+			if e.Stamp.Compare(b.To) > 0 {
+				forgotten = append(forgotten, e)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range forgotten {
+		if err := d.tx.Delete(outcomes, entryKey(e.Account.GUID, e.Target)); err != nil {
+			return nil, err
+		}
+	}
+	return forgotten, nil
+}

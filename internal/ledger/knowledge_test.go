@@ -1,0 +1,164 @@
+package ledger
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+func prove(t *testing.T, l *Ledger, proofs ...Proof) {
+	t.Helper()
+	if err := l.Prove(proofs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// proof says that account n had this version and this place at a minute.
+func proof(n byte, version, minute int, place string) Proof {
+	return Proof{account(n), stamp(version), at(minute), []string{place}}
+}
+
+func newestOf(t *testing.T, l *Ledger, n byte) Newest {
+	t.Helper()
+	got, err := l.Newest(dsdb.GUID{n})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// What is proven later for a name counts, whichever account it is, in whatever order we learn of it.
+func TestHolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l, _ := open(t, path)
+	prove(t, l, proof(1, 5, 10, "google alice"))
+	prove(t, l, proof(2, 1, 20, "google alice"), proof(2, 1, 20, "google bob"))
+	prove(t, l, proof(1, 6, 15, "google alice")) // comes late
+	_ = l.Close()
+	l, _ = open(t, path)
+	k, err := l.Known(proof(3, 1, 5, "google alice"), proof(1, 7, 30, "google bob"), proof(3, 1, 5, "entra alice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place, want := range map[string]byte{"google alice": 2, "google bob": 1, "entra alice": 3} {
+		if got := k.Holders[place].Account.GUID[0]; got != want {
+			t.Errorf("%s is account %d's, want %d", place, got, want)
+		}
+	}
+	alice := k.Holders["google alice"]
+	for _, c := range []struct {
+		n      byte
+		minute int
+		want   bool
+	}{
+		{1, 15, true}, {1, 20, true}, {1, 21, false}, {2, 1, false},
+	} {
+		if got := alice.Outdates(dsdb.GUID{c.n}, at(c.minute)); got != c.want {
+			t.Errorf("account %d, proven at %d: %v", c.n, c.minute, got)
+		}
+	}
+	if (Holder{}).Outdates(dsdb.GUID{1}, start) || (Newest{}).Outdates(stamp(1), start) {
+		t.Error("nothing is known, and something is outdated")
+	}
+	if got := newestOf(t, l, 1); got.Stamp.Version != 6 {
+		t.Errorf("Known has written %+v", got)
+	}
+}
+
+// An outcome tells who had the name, too: the last run may have ended before it said so otherwise.
+func TestRecordNotesTheHolder(t *testing.T) {
+	l := temp(t)
+	record(t, l, outcome("a", 2, 4, target.Delivered))
+	k, err := l.Known(Proof{account(1), stamp(9), at(3), []string{"a user2"}})
+	if err != nil || !k.Holders["a user2"].Outdates(dsdb.GUID{1}, at(3)) {
+		t.Errorf("%+v, %v", k, err)
+	}
+}
+
+// Of an account that is gone nothing counts that was proven before, and everything that is proven after: it was undeleted.
+func TestGone(t *testing.T) {
+	l := temp(t)
+	prove(t, l, proof(1, 5, 10, "google alice"))
+	gone := change.Sighting{Account: account(1), Gone: true}
+	see(t, l, at(20), gone)
+	late := outcome("google", 1, 5, target.Delivered) // was under way
+	late.Proven = at(10)
+	record(t, l, late)
+	prove(t, l, proof(1, 6, 19, "google alice")) // comes late
+	if got := newestOf(t, l, 1); !got.Stamp.IsZero() || !got.Outdates(stamp(5), at(10)) || !got.Outdates(stamp(6), at(19)) || got.Outdates(stamp(6), at(21)) {
+		t.Errorf("%+v", got)
+	}
+	if s, _, _ := versions(t, l, "google", 1); s != 0 {
+		t.Errorf("settled %d", s)
+	}
+	prove(t, l, proof(1, 6, 21, "google alice"))
+	see(t, l, at(20), gone) // once more, after a crash
+	if got := newestOf(t, l, 1); got.Stamp.Version != 6 || got.Outdates(stamp(6), at(21)) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The directory was restored: the old versions 6 to 8 are void, and the next changes have these versions again.
+func TestBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l, _ := open(t, path)
+	record(t, l, outcome("google", 1, 8, target.Delivered), outcome("entra", 1, 4, target.Rejected), outcome("google", 2, 3, target.Delivered))
+	reset := func(n byte, version int) change.Sighting {
+		return change.Sighting{Account: account(n), Stamp: stamp(version), Reset: true}
+	}
+	k := see(t, l, at(20), reset(1, 5), reset(2, 3))
+	if len(k.Back) != 1 || k.Back[0].Account != account(1) || k.Back[0].From.Version != 8 || k.Back[0].To.Version != 5 {
+		t.Errorf("went back: %+v", k.Back)
+	}
+	got := k.Newest[dsdb.GUID{1}]
+	for _, c := range []struct {
+		version, minute int
+		want            bool
+	}{
+		{4, 30, true},  // superseded
+		{5, 10, false}, // what the directory holds again
+		{8, 10, true},  // what it does not hold any more
+		{6, 19, true},
+		{6, 21, false}, // what came after
+		{8, 21, false},
+	} {
+		if got := got.Outdates(stamp(c.version), at(c.minute)); got != c.want {
+			t.Errorf("version %d, proven at %d: %v", c.version, c.minute, got)
+		}
+	}
+	if got := newestOf(t, l, 2); got.Outdates(stamp(3), at(10)) || !got.Outdates(stamp(4), at(19)) {
+		t.Errorf("an account that did not go back: %+v", got)
+	}
+	late := outcome("entra", 1, 7, target.Delivered) // was under way
+	record(t, l, late)
+	prove(t, l, proof(1, 8, 8, "google alice"))
+	for name, want := range map[string]int{"google": 0, "entra": 4} {
+		if settled, _, newest := versions(t, l, name, 1); settled != want || newest != 5 {
+			t.Errorf("%s: settled %d, newest %d", name, settled, newest)
+		}
+	}
+	if n := l.Counts()["google"].Classes[target.Delivered]; n != 1 {
+		t.Errorf("%d accounts delivered", n)
+	}
+
+	next := outcome("google", 1, 6, target.Delivered)
+	next.Proven = at(21)
+	record(t, l, next)
+	if k := see(t, l, at(20), reset(1, 5)); k.Back != nil { // once more, after a crash
+		t.Errorf("went back once more: %+v", k.Back)
+	}
+	if settled, delivered, newest := versions(t, l, "google", 1); settled != 6 || delivered != 6 || newest != 6 {
+		t.Errorf("settled %d, delivered %d, newest %d", settled, delivered, newest)
+	}
+	if k := see(t, l, at(40), reset(1, 5)); len(k.Back) != 1 { // restored again
+		t.Errorf("went back: %+v", k.Back)
+	}
+	_ = l.Close()
+	l, _ = open(t, path)
+	if settled, _, newest := versions(t, l, "google", 1); settled != 0 || newest != 5 {
+		t.Errorf("settled %d, newest %d", settled, newest)
+	}
+}
