@@ -34,7 +34,7 @@ type watch struct {
 	asOf   time.Time // everything up to here has been applied to ledger and queue
 	held   bool      // items are held back, and that has been said
 	looked time.Time // at the clocks
-	steady time.Time // since when they have agreed
+	steady time.Time // since when they have agreed; zero: since the start
 }
 
 // look compares the clocks.
@@ -42,7 +42,6 @@ func (w *watch) look(now time.Time) {
 	passed := now.Sub(w.looked)
 	switch by := now.Round(0).Sub(w.looked.Round(0)) - passed; {
 	case w.looked.IsZero():
-		w.steady = now
 	case passed < 0:
 		return // another lane was quicker
 	case by.Abs() > clockSlack:

@@ -13,7 +13,7 @@ type line struct {
 	index
 	leasedAccounts map[dsdb.GUID]bool // also while the leased item has been replaced or dropped
 	leasedPlaces   map[string]bool
-	fresh          byDue // never tried
+	fresh          byDue // never tried, and not found at the start
 	later          byDue // tried, or too long ago proven for a first attempt without asking
 	turn           int   // leases of fresh items since the last other one
 	parked         int
@@ -56,18 +56,19 @@ func (x index) rivals(item Item) (rivals []*entry) {
 
 // entry is one item in the index. A changed item is a new entry: what a lease points at tells whether it is still current.
 type entry struct {
-	item Item
-	line *line
-	heap *byDue // where it lies, nil if nowhere
-	pos  int
+	item   Item
+	waited bool // since the last run, so that its proof is not fresh whatever the clock says
+	line   *line
+	heap   *byDue // where it lies, nil if nowhere
+	pos    int
 }
 
 func (e *entry) current() bool { return e.line.accounts[e.item.Account.GUID] == e }
 
-func (l *line) insert(item Item) {
-	e := &entry{item: item, line: l}
+func (l *line) insert(e *entry) {
+	e.line = l
 	l.add(e)
-	if item.Parked {
+	if e.item.Parked {
 		l.parked++
 		return
 	}
@@ -87,7 +88,7 @@ func (l *line) offer(e *entry) {
 	if e.heap != nil || l.leasedAccounts[e.item.Account.GUID] || l.leasedPlaces[e.item.Place] {
 		return
 	}
-	if e.item.Class == "" {
+	if e.item.Class == "" && !e.waited {
 		e.enter(&l.fresh)
 	} else {
 		e.enter(&l.later)

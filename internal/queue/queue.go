@@ -18,7 +18,7 @@
 // does not: one mutex is held while a transaction is written.
 //
 // Clocks: due times are compared as times of this process, which setting the clock does not move (package time, "monotonic"). What
-// comes from the disk gets such a time in Open: due in an hour at most, and not proven just now.
+// comes from the disk gets such times in Open: due in an hour at most, and never as fresh as what was proven just now.
 //
 // An attacker who can write here can delay or drop deliveries and make a target look refused; he cannot make a password be
 // sent that the forwarder does not hold sealed, nor under a name other than one that an item gives to its file's change
@@ -110,8 +110,9 @@ func Open(path string, log *event.Log) (*Queue, error) {
 		if len(q.line(item.Target).rivals(item)) > 0 {
 			return errors.New("two items for one place")
 		}
-		item.Due, item.Proven = recent(item.Due, now, maxAhead), recent(item.Proven, now, -1)
-		q.insert(item)
+		item.Due = now.Add(min(item.Due.Sub(now), maxAhead))
+		item.Proven = now.Add(item.Proven.Sub(now))
+		q.insert(&entry{item: item, waited: true})
 		return nil
 	})
 	if err != nil {
@@ -129,9 +130,6 @@ func (q *Queue) Close() error {
 	defer q.mu.Unlock()
 	return q.db.Close()
 }
-
-// recent returns a time from the disk as one of this process, at most that far ahead of now.
-func recent(t, now time.Time, ahead time.Duration) time.Time { return now.Add(min(t.Sub(now), ahead)) }
 
 // Add queues items, in one transaction. An item that is not newer than what is in its place is ignored. It returns the items
 // that were replaced; a file that Needs then denies is the caller's to shred.
@@ -156,11 +154,9 @@ func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
 		}
 		winners[item.Target].add(&entry{item: item})
 	}
-	var added []Item
+	var added []*entry
 	for _, index := range winners {
-		for _, e := range index.accounts {
-			added = append(added, e.item)
-		}
+		added = slices.AppendSeq(added, maps.Values(index.accounts))
 	}
 	if len(added) == 0 {
 		return nil, nil
@@ -171,8 +167,8 @@ func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
 				return err
 			}
 		}
-		for _, item := range added {
-			if err := tx.Put(bucket, item.key(), item); err != nil {
+		for _, e := range added {
+			if err := tx.Put(bucket, e.item.key(), e.item); err != nil {
 				return err
 			}
 		}
@@ -185,8 +181,8 @@ func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
 		replaced = append(replaced, e.item)
 		q.remove(e)
 	}
-	for _, item := range added {
-		q.insert(item)
+	for _, e := range added {
+		q.insert(e)
 	}
 	return replaced, nil
 }
@@ -276,7 +272,7 @@ func (q *Queue) Ready(name string, proven, due time.Time) bool {
 	return q.line(name).pick(proven, due) != nil
 }
 
-// Lease leases the target's next item: one that was never tried, proven not before proven; or else the one that is due for
+// Lease leases the target's next item: one of this run that was never tried, proven not before proven; or else the one that is due for
 // longest, not after due.
 func (q *Queue) Lease(name string, proven, due time.Time) (Lease, bool) {
 	q.mu.Lock()
@@ -358,7 +354,7 @@ func (q *Queue) giveBack(l Lease, edit func(*Item)) error {
 	}
 	q.remove(e)
 	e.line.giveBack(e)
-	q.insert(item)
+	q.insert(&entry{item: item})
 	return nil
 }
 
@@ -419,11 +415,11 @@ func (q *Queue) line(name string) *line {
 }
 
 // insert and remove keep index and file counts in step with what has been written.
-func (q *Queue) insert(item Item) {
-	if item.File != "" {
-		q.files[item.File]++
+func (q *Queue) insert(e *entry) {
+	if e.item.File != "" {
+		q.files[e.item.File]++
 	}
-	q.line(item.Target).insert(item)
+	q.line(e.item.Target).insert(e)
 }
 
 func (q *Queue) remove(e *entry) {

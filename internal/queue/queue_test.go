@@ -293,9 +293,12 @@ func TestReopenUnderAnotherClock(t *testing.T) {
 	}
 	q = open(t, path)
 	opened := time.Now()
+	if q.Ready("a", time.Time{}, time.Time{}) {
+		t.Error("what was found at the start is as fresh as what was proven just now")
+	}
 	for _, i := range q.Items() {
-		if i.Due.After(opened.Add(time.Hour)) || !i.Proven.Before(opened) {
-			t.Errorf("due %v, proven %v", i.Due, i.Proven)
+		if i.Due.After(opened.Add(time.Hour)) {
+			t.Errorf("due %v", i.Due)
 		}
 		if i.Account == behind.Account && (!i.Due.UTC().Equal(behind.Due.UTC()) || !i.Proven.UTC().Equal(behind.Proven.UTC())) {
 			t.Errorf("due %v, proven %v", i.Due, i.Proven)
