@@ -66,6 +66,28 @@ func TestDeletedAccount(t *testing.T) {
 	})
 }
 
+// The clock was set back before the account was deleted: what waits is dropped all the same.
+func TestDeletedAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.watched()
+		w.put(w.change(1, 1, "google"))
+		w.pass(2 * time.Second)
+		if err := w.f.sight(time.Now().Add(-time.Hour), []change.Sighting{deleted(1)}); err != nil {
+			t.Fatal(err)
+		}
+		w.places["google"].fails(nil)
+		w.pass(quiet)
+		w.places["google"].holds(1, 0)
+		w.happened("account-gone", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
 // What is under way for an account when it is deleted ends before its successor's password is sent.
 func TestDeletedDuringAnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

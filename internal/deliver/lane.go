@@ -28,6 +28,10 @@ type lane struct {
 	slots   chan struct{} // one for each attempt under way
 	wake    chan struct{}
 	times   times
+
+	// What waited for the target to come back waits for one look at the directory more: next's own.
+	was  State
+	back time.Time
 }
 
 func newLane(f *Forwarder, t Target) *lane {
@@ -44,6 +48,7 @@ func newLane(f *Forwarder, t Target) *lane {
 		limiter: rate.NewLimiter(limit, max(1, int(t.Rate))), // a burst of what one second allows
 		slots:   make(chan struct{}, workers),
 		wake:    make(chan struct{}, 1),
+		was:     Up,
 	}
 }
 
@@ -74,8 +79,19 @@ func (l *lane) next(ctx context.Context) (lease queue.Lease, done func(error), o
 	token := false
 	for ctx.Err() == nil {
 		now := time.Now()
+		state, until := l.health.stopped(now)
+		if state == Up && l.was != Up {
+			l.back = now
+		}
+		l.was = state
 		proven, due := l.f.watch.window(now)
-		switch state, until := l.health.stopped(now); {
+		if proven.Before(l.back) {
+			proven = l.back
+		}
+		if due.Before(l.back) {
+			due = time.Time{}
+		}
+		switch {
 		case state == Denied && !until.After(now):
 			l.check(ctx)
 		case state != Up:

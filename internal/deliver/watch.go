@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// provenFor is how long the agent's proof is enough for a first attempt.
-	provenFor = time.Minute
+	// provenFor is how long the agent's proof is enough for a first attempt. After that a look of the watch has to come, which
+	// costs a second or two where there is an agent.
+	provenFor = 10 * time.Second
 	// markFor is how old the watch mark may be.
 	markFor = time.Minute
 	// clockSlack is how far the two clocks (see watch) may part between two looks at them.

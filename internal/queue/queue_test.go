@@ -271,11 +271,14 @@ func TestOnePlaceOneLease(t *testing.T) {
 // Supersede looks at places, too, and leaves what is not outdated.
 func TestSupersedePlace(t *testing.T) {
 	q := temp(t)
-	add(t, q, item("a", 1, 1), item("b", 1, 1), item("a", 2, 1))
-	places := slices.Values([]string{"a user1", "a user2", "a user3"})
-	dropped, err := q.Supersede(maps.Keys(map[dsdb.GUID]bool{{1}: true}), places, func(i Item) bool { return i.Place == "a user1" })
-	if err != nil || len(dropped) != 1 || dropped[0].Place != "a user1" || len(q.Items()) != 2 {
+	add(t, q, item("a", 1, 1), item("b", 1, 1), item("a", 2, 1), item("a", 3, 1))
+	accounts, places := slices.Values([]dsdb.GUID{{3}, {7}}), slices.Values([]string{"a user1", "a user2", "a user7"})
+	dropped, err := q.Supersede(accounts, places, func(i Item) bool { return i.Account.GUID != dsdb.GUID{2} })
+	if err != nil || len(dropped) != 2 {
 		t.Errorf("dropped %+v, %v", dropped, err)
+	}
+	if left := q.Items(); len(left) != 2 || left[0].Target != "b" || left[1].Account.GUID != (dsdb.GUID{2}) {
+		t.Errorf("left: %+v", left)
 	}
 }
 
@@ -505,6 +508,29 @@ func TestDamage(t *testing.T) {
 	}
 	if _, err := Open(path, logTo(new(bytes.Buffer))); !errors.Is(err, boltfile.ErrInUse) {
 		t.Errorf("opened twice: %v", err)
+	}
+}
+
+// What no Add writes: two items for one place. One of them is dropped, and found again in spool/outgoing.
+func TestTwoItemsForOnePlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	db, _, err := boltfile.Open(path, bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx boltfile.Tx) error {
+		one, other := item("a", 1, 1), item("a", 2, 1)
+		other.Place = one.Place
+		return errors.Join(tx.Put(bucket, one.key(), one), tx.Put(bucket, other.key(), other))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	q := open(t, path)
+	lease(t, q, "a")
+	none(t, q, "a")
+	if items := q.Items(); len(items) != 1 {
+		t.Errorf("%+v", items)
 	}
 }
 
