@@ -322,6 +322,50 @@ func TestDirectoryWentBack(t *testing.T) {
 	})
 }
 
+// The agent proves a change against the restored directory, and tells of the restoring after that, because a look at all accounts takes
+// its time: the change waits until it has.
+func TestChangeBeforeTheNewsOfARestore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.put(w.change(1, 8, "google"))
+		w.pass(2 * time.Second)
+		began := time.Now()
+		w.put(w.change(1, 6, "google"))
+		w.mark(began.Add(-time.Second)) // of the look before
+		w.pass(20 * time.Second)
+		w.tell(change.Sighting{Account: account(1), Stamp: stamp(6), Reset: true})
+		w.mark(began)
+		w.pass(3 * time.Second)
+		w.places["google"].holds(1, 6)
+		w.happened("superseded", 0)
+		w.happened("rolled-back", 0)
+		w.settled()
+		w.stop()
+	})
+}
+
+// But it does not wait for longer than a password may.
+func TestOlderChangeExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.ttl = 20 * time.Minute
+		w.start()
+		w.put(w.change(1, 8, "google"))
+		w.pass(2 * time.Second)
+		w.put(w.change(1, 6, "google"))
+		w.pass(19 * time.Minute)
+		if len(w.files()) != 1 {
+			t.Errorf("files: %q", w.files())
+		}
+		w.pass(2 * time.Minute)
+		w.happened("superseded", 1)
+		w.places["google"].holds(1, 8)
+		w.settled()
+		w.stop()
+	})
+}
+
 // A scan that is told twice, because we were killed before its file was removed, does not undo what has come since.
 func TestDirectoryWentBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

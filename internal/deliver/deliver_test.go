@@ -252,15 +252,15 @@ func TestRetryNeedsTheWatch(t *testing.T) {
 	})
 }
 
-// A proof is enough for a first attempt for one minute.
+// A proof is enough for a first attempt for ten seconds.
 func TestFirstAttemptNeedsAFreshProof(t *testing.T) {
 	for _, c := range []struct {
 		age  time.Duration
 		sent bool
 	}{
 		{0, true},
-		{50 * time.Second, true},
-		{70 * time.Second, false},
+		{8 * time.Second, true},
+		{12 * time.Second, false},
 		{-5 * time.Second, false}, // the clock was set back since: nobody knows how old it is
 		{-time.Hour, false},
 	} {
@@ -457,19 +457,21 @@ func TestLateChangeAfterADelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "google")
 		w.start()
+		w.watched()
 		w.put(w.change(1, 3, "google"))
 		w.pass(2 * time.Second)
 		w.put(w.change(1, 2, "google"))
-		w.pass(2 * time.Second)
+		w.pass(3 * time.Second)
 		w.happened("superseded", 1)
 		w.put(w.change(1, 3, "google")) // says nothing new
 		w.put(w.change(2, 1, "google")) // two at once, the older one last
 		w.put(w.change(2, 2, "google"))
-		w.pass(2 * time.Second)
+		w.pass(3 * time.Second)
 		w.happened("superseded", 2)
 		w.places["google"].holds(1, 3)
 		w.places["google"].holds(2, 2)
 		w.settled()
+		w.unwatch()
 		w.stop()
 	})
 }
@@ -504,6 +506,35 @@ func TestNewerChangeReplacesWaitingOne(t *testing.T) {
 	})
 }
 
+// A target that comes back gets nothing before the directory has been looked at once more, however fresh the mark was: the agent may
+// have ended just before the password was changed.
+func TestTargetThatComesBackNeedsALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		google := w.places["google"]
+		google.fails(target.ErrDenied)
+		google.checksWith(target.ErrDenied)
+		w.start()
+		w.watched()
+		w.pass(5 * time.Second)
+		w.put(w.change(1, 1, "google"))
+		w.pass(5 * time.Second)
+		asked := len(google.asked())
+		w.unwatch()
+		google.fails(nil)
+		google.checksWith(nil)
+		w.pass(50 * time.Second) // the last mark is younger than a minute all the time
+		if n := len(google.asked()); n != asked {
+			t.Errorf("asked %d times more without a look at the directory", n-asked)
+		}
+		w.watched()
+		w.pass(5 * time.Second)
+		google.holds(1, 1)
+		w.unwatch()
+		w.stop()
+	})
+}
+
 // The newer change comes while the older one is under way: it waits for that, and is not delayed by its failure.
 func TestNewerChangeDuringAnAttempt(t *testing.T) {
 	for name, result := range map[string]error{"delivered": nil, "failed": errDown, "refused": target.ErrRejected, "denied": target.ErrDenied} {
@@ -524,11 +555,17 @@ func TestNewerChangeDuringAnAttempt(t *testing.T) {
 				if len(p.asked()) != 1 {
 					t.Error("the newer change did not wait")
 				}
-				w.pass(15 * time.Second) // no watch: as a first attempt
+				if name == "denied" { // what waited for the target needs a look at the directory
+					w.watched()
+				}
+				w.pass(20 * time.Second) // otherwise no watch: as a first attempt
 				p.holds(1, 2)
 				w.happened("parked", 0)
 				w.happened("retry", 0)
 				w.settled()
+				if name == "denied" {
+					w.unwatch()
+				}
 				w.stop()
 			})
 		})

@@ -166,12 +166,17 @@ func (f *Forwarder) queueBatch(names []string) error {
 	if err != nil {
 		return err
 	}
+	var done []string
 	for i, c := range changes {
+		older := c.Stamp.Compare(k.Newest[c.Account.GUID].Stamp) < 0
+		if older && !f.watch.covers(c.Proven) && now.Sub(c.Captured) <= f.ttl {
+			continue // either it came late, or the directory went back and we have not been told: its file waits until we know
+		}
 		wanted, err := f.items(files[i], c, k, now)
 		if err != nil {
 			return err
 		}
-		items = append(items, wanted...)
+		items, done = append(items, wanted...), append(done, files[i])
 		if len(wanted) > 0 {
 			f.log.Queued(c)
 		}
@@ -196,7 +201,7 @@ func (f *Forwarder) queueBatch(names []string) error {
 	if err := f.supersede(k, nil); err != nil { // items for targets that do not want the account any more
 		return err
 	}
-	for _, name := range files {
+	for _, name := range done {
 		f.shred(name)
 	}
 	return nil

@@ -87,6 +87,13 @@ func (w *watch) window(now time.Time) (proven, due time.Time) {
 	return proven, w.asOf
 }
 
+// covers reports whether everything has been seen up to a moment.
+func (w *watch) covers(moment time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.asOf.Before(moment)
+}
+
 // hold notes that an item that is due is held back. It returns when that may change without a new mark: never, if zero.
 func (w *watch) hold(now time.Time) time.Time {
 	w.mu.Lock()

@@ -59,7 +59,7 @@ func TestWindow(t *testing.T) {
 		w, _ := begun(begin)
 		w.set(c.mark.Round(0), now)
 		proven, due := w.window(now)
-		if !proven.Equal(now.Add(-time.Minute)) || !due.Equal(c.due) {
+		if !proven.Equal(now.Add(-provenFor)) || !due.Equal(c.due) {
 			t.Errorf("%s: proven %v, due %v", c.name, proven, due)
 		}
 	}
