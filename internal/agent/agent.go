@@ -17,7 +17,7 @@
 // they are looked at, and delay no other account's by more than the watch takes to see it change.
 //
 // What it does not solve: a name that was given to another account before the capture was looked at leads to that other one, and
-// the capture is shredded; the forwarder reports the drift.
+// the capture is shredded, and the change is not delivered.
 package agent
 
 import (

@@ -63,7 +63,7 @@ type Config struct {
 type Hook struct {
 	// What to answer Samba where the policy accepts the password but the hook cannot store it, because the disk is full
 	// or a key is missing. With "accept" people can go on changing passwords; the ones not stored do not reach the targets,
-	// which the agent notices and reports as drift. With "refuse" no password in the domain can be changed until
+	// and each is an error in the hook's log. With "refuse" no password in the domain can be changed until
 	// the fault is mended.
 	OnCaptureError string `toml:"on_capture_error" oneof:"accept refuse"`
 }

@@ -6,7 +6,7 @@
 // account is gone; of what was proven before that, only what is seen again counts.
 //
 // Why: before each attempt the forwarder asks here whether the password at hand is still the account's current one, whether the
-// name is still the account's, and whether the target has it already; and a stamp that no delivery has matched is drift.
+// name is still the account's, and whether the target has it already.
 //
 // Stamps order the changes of one account only. Who had a place last is told by the time of the proof, so by the agent's clock.
 //

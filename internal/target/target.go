@@ -1,6 +1,6 @@
 // Package target is the contract between the forwarder and the places where passwords go.
 //
-// Each target is a folder below this one (google, entra, …) with one constructor; the switch in cmd/samba-pwsync/serve.go is the
+// Each target is a folder below this one (google, entra, …) with one constructor; the switch in cmd/samba-pwsync/targets.go is the
 // one list of them. targettest holds the contract as tests, the same for all.
 package target
 
