@@ -30,7 +30,8 @@ help: ## what there is
 
 build: need-go ## the binaries, in bin/ (minutes the first time: Microsoft's SDK is large)
 	@mkdir -p bin
-	$(GOBUILD) -o bin/ ./cmd/...
+	@echo "building (minutes the first time: Microsoft's SDK is large)"
+	@$(GOBUILD) -o bin/ ./cmd/...
 	@size=$$(wc -c <bin/samba-pwsync-hook); test $$size -lt $(HOOK_LIMIT) || \
 		{ echo "samba-pwsync-hook has $$size bytes, more than $(HOOK_LIMIT)" >&2; exit 1; }
 

@@ -23,7 +23,7 @@ func (d *demo) arrives(ctx context.Context) error {
 		{"bob", "an administrator", "samba-tool user setpassword", d.DC.SetPasswordLocal},
 		{"carol", "carol herself", "LDAPS, unicodePwd", d.DC.LDAPSChange},
 	}
-	table := [][]string{{"user", "changed by", "with", "hook", "DC answers", "proven", "Google", "Microsoft", "log in"}}
+	table := [][]string{{"user", "changed by", "with", "taken at", "DC answers", "proven", "Google", "Microsoft", "log in"}}
 	for _, step := range steps {
 		password := d.NewPassword()
 		if err := step.change(ctx, step.user, d.passwords[step.user], password); err != nil {
@@ -131,7 +131,7 @@ func (d *demo) neverSent(ctx context.Context) error {
 				return e.Name == "never-committed" && e.Fields["account"] == a.user
 			})
 			cancel()
-			proof = d.verdict(err == nil, "never", "no verdict")
+			proof = d.verdict(err == nil, "never current", "no verdict")
 		}
 		after, _, err := d.sent(ctx, a.user)
 		if err != nil {
