@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -84,6 +85,10 @@ func (l *checklist) verdict() error {
 
 func runCheck(c *cli.Context) error {
 	list, path := &checklist{out: c.App.Writer}, configPath(c)
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("finding the configuration: %w", err)
+	}
 	cfg, err := config.Load(path)
 	if faults := config.Faults(nil); errors.As(err, &faults) {
 		listFaults(list, faults)
@@ -99,7 +104,8 @@ func runCheck(c *cli.Context) error {
 	checkOwners(list, cfg)
 	checkKeys(list, cfg)
 	if c.Bool("connect") {
-		checkDirectory(c.Context, list, cfg)
+		complexity := checkDirectory(c.Context, list, cfg)
+		checkScript(c.Context, list, hookCommand(absolute), complexity)
 		checkTargets(c.Context, list, cfg)
 	}
 	return list.verdict()
@@ -195,45 +201,47 @@ func checkKey(list *checklist, private, public string) bool {
 	return true
 }
 
-func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) {
+// checkDirectory also reports whether password complexity is on for everybody, without which Samba does not run the hook.
+func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) (complexity bool) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	dc, err := directory.Dial(ctx, cfg.Directory.URL)
 	if err != nil {
 		list.fault(exitFailed, err)
-		return
+		return false
 	}
 	defer dc.Close()
 	root, err := dc.Root(ctx)
 	if err != nil {
 		list.fault(exitFailed, err)
-		return
+		return false
 	}
 	list.ok("directory %s, domain %s, over %s", root.DNSHostName, root.DomainName, cfg.Directory.URL)
 
 	settings, err := dc.PasswordSettings(ctx)
 	if err != nil {
 		list.fault(exitFailed, err)
-		return
+		return false
 	}
-	blind := false
+	complexity = true
 	if !settings.Complexity {
-		blind = true
+		complexity = false
 		list.attention("the domain's password complexity is off: Samba does not run the hook; samba-tool domain passwordsettings set --complexity=on")
 	}
 	for _, pso := range settings.FineGrained {
 		if !pso.Complexity {
-			blind = true
+			complexity = false
 			list.attention("complexity is off in the fine-grained policy %s: Samba does not run the hook for its users; samba-tool domain passwordsettings pso set %q --complexity=on", pso.Name, pso.Name)
 		}
 	}
-	if !blind {
-		list.ok("password complexity is on: Samba runs the hook")
+	if complexity {
+		list.ok("password complexity is on")
 	}
 	checkAttributes(ctx, list, cfg, dc.SelfWritable)
 	if cfg.Policy.Mode == config.Enforce && cfg.Policy.MaxLength < settings.MinLength {
 		list.attention("no password can be set: the domain asks for %d characters at least, [policy] max_length allows %d at most", settings.MinLength, cfg.Policy.MaxLength)
 	}
+	return complexity
 }
 
 // inFilter finds the attributes that a filter asks for. In a filter's values, a parenthesis is escaped.
