@@ -333,7 +333,7 @@ func TestChangeBeforeTheNewsOfARestore(t *testing.T) {
 		began := time.Now()
 		w.put(w.change(1, 6, "google"))
 		w.mark(began.Add(-time.Second)) // of the look before
-		w.pass(20 * time.Second)
+		w.pass(5 * time.Second)
 		w.tell(change.Sighting{Account: account(1), Stamp: stamp(6), Reset: true})
 		w.mark(began)
 		w.pass(3 * time.Second)

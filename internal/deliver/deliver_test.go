@@ -406,10 +406,12 @@ func TestQueueKnowsBetter(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.start()
+		w.watched()
 		w.put(w.change(1, 1, "entra"))
-		w.pass(2 * time.Second)
+		w.pass(5 * time.Second)
 		w.places["entra"].holds(1, 0)
 		w.happened("superseded", 1)
+		w.unwatch()
 		w.stop()
 	})
 }
