@@ -4,7 +4,7 @@
 // items, opens their boxes, and calls the target. Lanes do not wait for each other.
 //
 // The rule (docs/design.md): a password is sent only while the directory itself proves that it is the account's current one. A change
-// that the agent proved within the last minute may be tried once on the strength of that. Everything else, and every repeated
+// that the agent proved within the last ten seconds may be tried once on the strength of that. Everything else, and every repeated
 // attempt, needs the watch: a mark at most a minute old, and not older than the moment the item became due, with all
 // sightings that it covers applied, and none of them newer. If the watch is stale, what waited keeps waiting, with an alarm. What was
 // proven before the account was deleted, or before the directory went back to an older state, is current no more. And a password goes
