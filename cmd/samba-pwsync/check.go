@@ -100,13 +100,13 @@ func runCheck(c *cli.Context) error {
 	if _, err := os.ReadDir(cfg.StateDir); errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("looking into the state folder: %w", err)
 	}
-	checkConfig(list, cfg, path)
+	ill := checkConfig(list, cfg, path)
 	checkOwners(list, cfg)
 	checkKeys(list, cfg)
 	if c.Bool("connect") {
 		complexity := checkDirectory(c.Context, list, cfg)
 		checkScript(c.Context, list, hookCommand(absolute), complexity)
-		checkTargets(c.Context, list, cfg)
+		checkTargets(c.Context, list, cfg, ill)
 	}
 	return list.verdict()
 }
@@ -117,8 +117,16 @@ func listFaults(list *checklist, faults config.Faults) {
 	}
 }
 
-func checkConfig(list *checklist, cfg *config.Config, path string) {
-	listFaults(list, cfg.CheckFiles())
+// checkConfig returns the targets whose files it has found fault with.
+func checkConfig(list *checklist, cfg *config.Config, path string) (ill map[string]bool) {
+	faults := cfg.CheckFiles()
+	listFaults(list, faults)
+	ill = checkReadable(list, cfg)
+	for _, f := range faults {
+		if key := strings.Split(f.Key, "."); key[0] == "target" {
+			ill[key[1]] = true
+		}
+	}
 	listFaults(list, filterFaults(cfg, path))
 	if len(cfg.Target) == 0 {
 		list.fault(exitUsage, errNoTarget)
@@ -126,6 +134,26 @@ func checkConfig(list *checklist, cfg *config.Config, path string) {
 	if list.faults == 0 {
 		list.ok("configuration %s, and the files that it names", path)
 	}
+	return ill
+}
+
+// checkReadable looks whether the forwarder's user can read the files that the targets name, and returns the targets with one
+// that he cannot. That a file is missing, CheckFiles has said.
+func checkReadable(list *checklist, cfg *config.Config) (ill map[string]bool) {
+	ill = map[string]bool{}
+	forwarder, err := ownerOf(cfg.Paths().Forwarder)
+	if err != nil {
+		return ill // checkOwners says it
+	}
+	for _, name := range targetNames(cfg) {
+		for _, file := range cfg.Target[name].Files() {
+			if err := readableBy(*forwarder, file.Path); err != nil {
+				list.fault(exitFailed, fmt.Errorf("target.%s.%s: %w", name, file.Key, err))
+				ill[name] = true
+			}
+		}
+	}
+	return ill
 }
 
 // filterFaults judges the LDAP filters as the directory would. It stands here because the hook reads the configuration too, and
@@ -281,11 +309,15 @@ func checkAttributes(ctx context.Context, list *checklist, cfg *config.Config, s
 	}
 }
 
-func checkTargets(ctx context.Context, list *checklist, cfg *config.Config) {
+// checkTargets asks the targets whose files are as they should be: of the others enough has been said.
+func checkTargets(ctx context.Context, list *checklist, cfg *config.Config, ill map[string]bool) {
 	for _, name := range targetNames(cfg) {
-		t, err := newTarget(cfg.Target[name])
+		if ill[name] {
+			continue
+		}
+		t, err := openTarget(name, cfg.Target[name])
 		if err != nil {
-			list.fault(exitUsage, fmt.Errorf("opening target %s: %w", name, err))
+			list.fault(exitUsage, err)
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

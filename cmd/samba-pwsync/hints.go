@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os/user"
@@ -25,6 +26,7 @@ func hints(err error) []string {
 		usage  *usageError
 		faults config.Faults
 		nobody user.UnknownUserError
+		file   *fileError
 		manual = "every key is explained in samba-pwsync.toml(5)"
 		socket = "[directory] url has to name the privileged socket, ldap_priv/ldapi below the folder that this prints: testparm -s --parameter-name='private dir'"
 	)
@@ -52,15 +54,27 @@ func hints(err error) []string {
 		return []string{"is the DC running? systemctl status samba-ad-dc", socket}
 	case errors.Is(err, target.ErrDenied):
 		return []string{"docs/operating.md lists, target by target, what has to be granted"}
+	case errors.As(err, &file):
+		return file.hints()
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):
-		return []string{
-			"run it as root",
-			"only the forwarder's role runs as a user of its own, who has to be able to read the files that the targets name",
-		}
+		return []string{"run it as root", "only the forwarder's role runs as a user of its own, the one that init --user named"}
 	case errors.Is(err, fs.ErrNotExist):
 		return []string{"make keys and folders first: samba-pwsync init"}
 	case errors.As(err, new(*net.OpError)), errors.As(err, new(*net.DNSError)):
 		return []string{"does a firewall stand between, or is a proxy needed? HTTPS_PROXY names one"}
+	}
+	return nil
+}
+
+// hints of a file that a target names: the one that the forwarder's user cannot read is given to his group.
+func (e *fileError) hints() []string {
+	switch group := groupName(e.reader.gid); {
+	case errors.Is(e.cause, fs.ErrNotExist):
+		return []string{"put the file there or correct the path; samba-pwsync check looks at all of them"}
+	case errors.Is(e.cause, errNoWay):
+		return []string{fmt.Sprintf("let the forwarder's group pass: chgrp %[1]s %[2]s && chmod g+x %[2]s; or put the file elsewhere", group, e.path)}
+	case errors.Is(e.cause, errNoRead), errors.Is(e.cause, fs.ErrPermission):
+		return []string{fmt.Sprintf("let the forwarder's group read it: chgrp %[1]s %[2]s && chmod 0640 %[2]s", group, e.path)}
 	}
 	return nil
 }

@@ -195,9 +195,9 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 	p.open = append(p.open, l)
 	var targets []deliver.Target
 	for _, name := range targetNames(cfg) {
-		t, err := newTarget(cfg.Target[name])
+		t, err := openTarget(name, cfg.Target[name])
 		if err != nil {
-			return &codedError{exitUsage, fmt.Errorf("opening target %s: %w", name, err)}
+			return &codedError{exitUsage, err}
 		}
 		p.open = append(p.open, t)
 		targets = append(targets, deliver.Target{Name: name, Target: t, Rate: rate(cfg.Target[name])})

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 
@@ -10,6 +12,23 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/target/entra"
 	"github.com/samba-pwsync/samba-pwsync/internal/target/google"
 )
+
+// openTarget makes a target. Where one of its files cannot be opened, the error is a fileError: of the file, or of the folder that
+// is in the way.
+func openTarget(name string, t config.Target) (target.Target, error) {
+	opened, err := newTarget(t)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		why := &fileError{path.Path, self(), err}
+		if way := readableBy(self(), path.Path); errors.Is(way, errNoWay) && errors.As(way, &why) {
+			why.cause = fmt.Errorf("%w: %w", err, why.cause)
+		}
+		err = why
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening target %s: %w", name, err)
+	}
+	return opened, nil
+}
 
 // newTarget is the one list of target types.
 func newTarget(t config.Target) (target.Target, error) {

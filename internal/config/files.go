@@ -29,19 +29,37 @@ func (c *Config) CheckFiles() []Fault {
 		}
 	}
 	for name, t := range c.Target {
-		at := func(key string) []string { return []string{"target", name, key} }
-		switch t.Type {
-		case TypeGoogle:
-			check.look(at("credentials_file"), t.Google.CredentialsFile, secret)
-			check.look(at("ca_file"), t.Google.CAFile, public)
-		case TypeEntra:
-			check.look(at("client_secret_file"), t.Entra.ClientSecretFile, secret)
-			check.look(at("certificate_file"), t.Entra.CertificateFile, secret)
-			check.look(at("ca_file"), t.Entra.CAFile, public)
+		for _, file := range t.Files() {
+			k := public
+			if file.Secret {
+				k = secret
+			}
+			check.look([]string{"target", name, file.Key}, file.Path, k)
 		}
 	}
 	check.faults.sort()
 	return slices.Clip(check.faults)
+}
+
+// File is a file that a target's key names.
+type File struct {
+	Key, Path string
+	Secret    bool
+}
+
+// Files lists the files that the target names.
+func (t Target) Files() []File {
+	var all []File
+	switch t.Type {
+	case TypeGoogle:
+		all = []File{{"credentials_file", t.Google.CredentialsFile, true}, {"ca_file", t.Google.CAFile, false}}
+	case TypeEntra:
+		all = []File{
+			{"client_secret_file", t.Entra.ClientSecretFile, true}, {"certificate_file", t.Entra.CertificateFile, true},
+			{"ca_file", t.Entra.CAFile, false},
+		}
+	}
+	return slices.DeleteFunc(all, func(f File) bool { return f.Path == "" })
 }
 
 // kind is what a file or a folder is to us.
