@@ -279,11 +279,13 @@ Let monitoring look at it:
 samba-pwsync status --json | jq -r '.attention[]'
 .Ed
 .Pp
-Run the forwarder without root's rights:
+Run the forwarder without root's rights; its group has to be able to read the files that the targets name:
 .Bd -literal -offset indent
 useradd --system --home /nonexistent --shell /usr/sbin/nologin samba-pwsync
 systemctl disable --now samba-pwsync
 samba-pwsync init --user samba-pwsync
+chgrp samba-pwsync /etc/samba-pwsync/google.json && chmod 0640 /etc/samba-pwsync/google.json
+samba-pwsync check --connect
 systemctl enable --now samba-pwsync-agent samba-pwsync-forwarder
 .Ed
 .Sh SEE ALSO

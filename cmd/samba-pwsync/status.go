@@ -27,8 +27,9 @@ func statusCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "status",
 		Usage: "tell how the agent, the forwarder and the targets are",
-		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 3: something needs attention " +
-			"(not running, directory down, a target denied or down, items parked, the watch stale, files set aside).",
+		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
+			"attention (not running, directory down, a target denied or down, items parked, passwords expired undelivered, the watch " +
+			"stale, files set aside).",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
@@ -146,6 +147,11 @@ func (r *report) judge() {
 		if n := len(r.Forwarder.Parked); n > 0 {
 			attention("%d parked: a target refuses the user or the password; the account's next change tries again", n)
 		}
+		for _, t := range r.Forwarder.Targets {
+			if t.Expired > 0 {
+				attention("%d passwords expired undelivered at %s: their users have to change them again", t.Expired, t.Name)
+			}
+		}
 		if !r.Forwarder.Watch.Fresh && waiting > 0 {
 			attention("the watch is stale: %d changes that waited are held back until an agent says that they are still current", waiting)
 		}
@@ -182,6 +188,9 @@ func (r *report) print(out io.Writer) error {
 		row("watch", "%s, directory seen as of %s", fresh, clock(f.Watch.AsOf))
 		for _, t := range f.Targets {
 			text := fmt.Sprintf("%s; %d waiting, %d parked, %d accounts delivered", t.State, t.Waiting, t.Parked, t.Delivered)
+			if t.Expired > 0 {
+				text += fmt.Sprintf(", %d expired", t.Expired)
+			}
 			if !t.LastDelivered.IsZero() {
 				text += ", last " + clock(t.LastDelivered)
 			}

@@ -77,6 +77,8 @@ func TestWhatNeedsAttention(t *testing.T) {
 			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Down, "503"
 		}, "target google is down: 503"},
 		{"parked", func(r *report) { r.Forwarder.Parked = []deliver.ParkedStatus{{Account: "liz"}} }, "1 parked"},
+		{"expired", func(r *report) { r.Forwarder.Targets[0].Expired = 2 },
+			"2 passwords expired undelivered at google: their users have to change them again"},
 		{"stale", func(r *report) { r.Forwarder.Watch.Fresh = false }, "the watch is stale: 5 changes"},
 		{"damaged", func(r *report) { r.Damaged = 2 }, "2 files made no sense"},
 	} {
@@ -89,6 +91,14 @@ func TestWhatNeedsAttention(t *testing.T) {
 		if text := printed(t, r); strings.Count(text, "ATTENTION") != 1 {
 			t.Errorf("%s is printed as\n%s", tc.name, text)
 		}
+	}
+}
+
+func TestStatusOfTheExpired(t *testing.T) {
+	r := healthy()
+	r.Forwarder.Targets[0].Expired = 2
+	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 2 expired, last ") {
+		t.Errorf("it is printed as\n%s", text)
 	}
 }
 
@@ -200,7 +210,7 @@ func TestJSON(t *testing.T) {
 		"agent.watch":         "invocation_id mark usn",
 		"forwarder":           "parked targets watch",
 		"forwarder.watch":     "as_of fresh",
-		"forwarder.targets.0": "delivered error last_delivered median_ns name parked since state waiting",
+		"forwarder.targets.0": "delivered error expired last_delivered median_ns name parked since state waiting",
 		"forwarder.parked.0":  "account class guid reason since target user version",
 	} {
 		var at any = tree

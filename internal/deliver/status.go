@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -30,6 +31,7 @@ type TargetStatus struct {
 	Waiting       int           `json:"waiting"`
 	Parked        int           `json:"parked"`
 	Delivered     int           `json:"delivered"` // accounts whose last outcome that is
+	Expired       int           `json:"expired"`   // likewise: secret_ttl was over first
 	LastDelivered time.Time     `json:"last_delivered,omitzero"`
 	Median        time.Duration `json:"median_ns,omitempty"` // from capture to delivery, of the last hundred since the start
 }
@@ -53,7 +55,8 @@ func (f *Forwarder) Status() Status {
 	for _, name := range f.names {
 		l := f.lanes[name]
 		t := TargetStatus{
-			Name: name, Delivered: counts[name].Classes[target.Delivered], LastDelivered: counts[name].LastDelivered, Median: l.times.median(),
+			Name: name, Delivered: counts[name].Classes[target.Delivered], Expired: counts[name].Classes[ledger.Expired],
+			LastDelivered: counts[name].LastDelivered, Median: l.times.median(),
 		}
 		var err error
 		if t.State, t.Since, err = l.health.status(); err != nil {
