@@ -366,6 +366,21 @@ func TestOlderChangeExpires(t *testing.T) {
 	})
 }
 
+// When a file of sightings was written is read from its name, and is never in the future: that would void what is proven until then.
+func TestWritten(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	for name, want := range map[string]time.Time{
+		"01699999999000000007-ABC.sightings": time.Unix(1699999999, 7),
+		"01700000001000000000-ABC.sightings": now,
+		"ABC.sightings":                      now,
+		"7.sightings":                        now,
+	} {
+		if got := written(name, now); !got.Equal(want) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // A scan that is told twice, because we were killed before its file was removed, does not undo what has come since.
 func TestDirectoryWentBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
