@@ -104,7 +104,7 @@ func runCheck(c *cli.Context) error {
 	checkOwners(list, cfg)
 	checkKeys(list, cfg)
 	if c.Bool("connect") {
-		complexity := checkDirectory(c.Context, list, cfg)
+		complexity := checkDirectory(c.Context, list, cfg, path)
 		checkScript(c.Context, list, hookCommand(absolute), complexity)
 		checkTargets(c.Context, list, cfg, ill)
 	}
@@ -230,7 +230,7 @@ func checkKey(list *checklist, private, public string) bool {
 }
 
 // checkDirectory also reports whether password complexity is on for everybody, without which Samba does not run the hook.
-func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) (complexity bool) {
+func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, path string) (complexity bool) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	dc, err := directory.Dial(ctx, cfg.Directory.URL)
@@ -245,6 +245,7 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) (c
 		return false
 	}
 	list.ok("directory %s, domain %s, over %s", root.DNSHostName, root.DomainName, cfg.Directory.URL)
+	checkBase(ctx, list, cfg, path, dc.Exists)
 
 	settings, err := dc.PasswordSettings(ctx)
 	if err != nil {
@@ -270,6 +271,21 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config) (c
 		list.attention("no password can be set: the domain asks for %d characters at least, [policy] max_length allows %d at most", settings.MinLength, cfg.Policy.MaxLength)
 	}
 	return complexity
+}
+
+// checkBase looks for base_dn: below one that is not there is no account, and each capture would be found unwanted.
+func checkBase(ctx context.Context, list *checklist, cfg *config.Config, path string, exists func(context.Context, string) (bool, error)) {
+	base := cfg.Directory.BaseDN
+	if base == "" {
+		return
+	}
+	switch found, err := exists(ctx, base); {
+	case err != nil:
+		list.fault(exitFailed, fmt.Errorf("directory.base_dn: %w", err))
+	case !found:
+		listFaults(list, config.Faults{{File: path, Key: "directory.base_dn", Problem: fmt.Sprintf("the directory has no %q", base),
+			Remedy: "correct it, or leave it empty for the whole domain"}})
+	}
 }
 
 // inFilter finds the attributes that a filter asks for. In a filter's values, a parenthesis is escaped.

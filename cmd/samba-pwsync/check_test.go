@@ -72,3 +72,31 @@ func TestAttributesThatUsersWrite(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckBase(t *testing.T) {
+	exists := func(_ context.Context, dn string) (bool, error) {
+		if dn == "DC=gone" {
+			return false, errors.New("the DC is gone")
+		}
+		return dn == "OU=People,DC=example", nil
+	}
+	for _, tc := range []struct {
+		base, want string
+		code       int
+	}{
+		{"", "", exitOK},
+		{"OU=People,DC=example", "", exitOK},
+		{"OU=Poeple,DC=example", "FAULT      c.toml: directory.base_dn: the directory has no \"OU=Poeple,DC=example\"; " +
+			"correct it, or leave it empty for the whole domain\n", exitUsage},
+		{"DC=gone", "FAULT      directory.base_dn: the DC is gone\n", exitFailed},
+	} {
+		cfg := config.Default()
+		cfg.Directory.BaseDN = tc.base
+		var out bytes.Buffer
+		list := &checklist{out: &out}
+		checkBase(t.Context(), list, cfg, "c.toml", exists)
+		if out.String() != tc.want || list.code != tc.code {
+			t.Errorf("%s: code %d, %q; want %d, %q", tc.base, list.code, out.String(), tc.code, tc.want)
+		}
+	}
+}

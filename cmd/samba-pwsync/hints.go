@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os/user"
+	"strings"
 	"syscall"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
@@ -18,6 +19,9 @@ var (
 	errNotAsInit = errors.New("it belongs to somebody else")
 	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
 )
+
+// untrusted is how package cloud says that TLS failed: of the error below it keeps no more, whose text quotes the server.
+const untrusted = "certificate is not trusted"
 
 // hints returns what to do about an error: commands to run and files to look at. All advice to people stands here, but for the
 // remedies of a configuration's faults, which belong to their lines, and what a target's refusal says to grant.
@@ -52,8 +56,13 @@ func hints(err error) []string {
 		return []string{socket}
 	case errors.Is(err, directory.ErrUnavailable):
 		return []string{"is the DC running? systemctl status samba-ad-dc", socket}
+	case errors.Is(err, target.ErrDenied) && strings.Contains(err.Error(), untrusted):
+		return []string{
+			"see whose certificate comes: openssl s_client -connect HOST:443 </dev/null | openssl x509 -noout -issuer -subject -dates",
+			"where a proxy opens TLS, or the server's authority is your own, put the authority's certificate into a PEM file and name it by the target's ca_file",
+		}
 	case errors.Is(err, target.ErrDenied):
-		return []string{"docs/operating.md lists, target by target, what has to be granted"}
+		return []string{"/usr/share/doc/samba-pwsync/operating.md lists, target by target, what has to be granted"}
 	case errors.As(err, &file):
 		return file.hints()
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):

@@ -36,7 +36,7 @@ func TestHints(t *testing.T) {
 		{"no DC", fmt.Errorf("connecting: %w: %w", directory.ErrUnavailable, refused), "systemctl status samba-ad-dc"},
 		{"ordinary socket", fmt.Errorf("connecting: %w", directory.ErrNotPrivileged), "ldap_priv/ldapi"},
 		{"no root at the DC", fmt.Errorf("connecting: %w", &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}), "run it as root"},
-		{"denied", fmt.Errorf("checking: %w: grant this", target.ErrDenied), "docs/operating.md"},
+		{"denied", fmt.Errorf("checking: %w: grant this", target.ErrDenied), "/usr/share/doc/samba-pwsync/operating.md"},
 		{"no root", &fs.PathError{Op: "open", Path: "/x", Err: syscall.EACCES}, "run it as root"},
 		{"no root to give away", &fs.PathError{Op: "lchown", Path: "/x", Err: syscall.EPERM}, "run it as root"},
 		{"no state folder", &fs.PathError{Op: "open", Path: "/x", Err: syscall.ENOENT}, "samba-pwsync init"},

@@ -50,6 +50,29 @@ func TestLiveRoot(t *testing.T) {
 	}
 }
 
+func TestLiveExists(t *testing.T) {
+	dc := live(t)
+	root, err := dc.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dn, want := range map[string]bool{
+		root.BaseDN:                          true,
+		"CN=Users," + root.BaseDN:            true,
+		"cn=users, " + root.BaseDN:           true,
+		"OU=NoSuchPlace," + root.BaseDN:      false,
+		"CN=A,OU=NoSuchPlace," + root.BaseDN: false,
+		"OU=People,DC=elsewhere,DC=invalid":  false,
+	} {
+		if got, err := dc.Exists(t.Context(), dn); err != nil || got != want {
+			t.Errorf("%s: %v, %v; want %v", dn, got, err, want)
+		}
+	}
+	if exists, err := dc.Exists(t.Context(), "no DN"); exists || err == nil {
+		t.Errorf("what is no DN: %v, %v", exists, err)
+	}
+}
+
 func TestLiveAccount(t *testing.T) {
 	dc := live(t)
 	a, err := dc.AccountByName(t.Context(), "aDMINISTRATOR", []string{"OBJECTclass", "cn", "telephoneNumber"})

@@ -174,6 +174,7 @@ var calls = map[string]func(context.Context, *DC) error{
 	},
 	"Matches":          func(ctx context.Context, dc *DC) error { _, err := dc.Matches(ctx, dsdb.GUID{1}, "(cn=*)"); return err },
 	"Changed":          func(ctx context.Context, dc *DC) error { return dc.Changed(ctx, 1, nil, nil) },
+	"Exists":           func(ctx context.Context, dc *DC) error { _, err := dc.Exists(ctx, "OU=People,"+fakeBase); return err },
 	"PasswordSettings": func(ctx context.Context, dc *DC) error { _, err := dc.PasswordSettings(ctx); return err },
 }
 
@@ -258,6 +259,30 @@ func TestRoot(t *testing.T) {
 	}
 	if err != nil || root != want || asked.base != fakeService {
 		t.Errorf("Root = %+v, %v after reading %s; want %+v", root, err, asked.base, want)
+	}
+}
+
+func TestExists(t *testing.T) {
+	const people = "OU=People," + fakeBase
+	var answer *reply
+	var asked search
+	dc := dialFake(t, &fake{answer: func(s search) *reply { asked = s; return answer }})
+	for _, tc := range []struct {
+		name   string
+		answer *reply
+		exists bool
+		fails  bool
+	}{
+		{"there", &reply{entries: []*ldap.Entry{ldap.NewEntry(people, nil)}}, true, false},
+		{"not there", &reply{code: ldap.LDAPResultNoSuchObject}, false, false},
+		{"hidden", &reply{}, false, false},
+		{"no DN", &reply{code: ldap.LDAPResultInvalidDNSyntax}, false, true},
+	} {
+		answer = tc.answer
+		exists, err := dc.Exists(t.Context(), people)
+		if exists != tc.exists || (err != nil) != tc.fails || asked.base != people {
+			t.Errorf("%s: %v, %v after reading %s", tc.name, exists, err, asked.base)
+		}
 	}
 }
 

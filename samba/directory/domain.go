@@ -3,6 +3,7 @@ package directory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -55,6 +56,19 @@ func (dc *DC) root(ctx context.Context) (Root, error) {
 		return Root{}, err
 	}
 	return r, nil
+}
+
+// Exists reports whether there is an object of that distinguished name. One that
+// the connection may not see does not exist for it.
+func (dc *DC) Exists(ctx context.Context, dn string) (bool, error) {
+	_, err := dc.readOne(ctx, dn, anything, noAttributes)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking for %q: %w", dn, err)
+	}
+	return true, nil
 }
 
 // domainName turns the domain's DN into its DNS name (RFC 2247).
