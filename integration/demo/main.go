@@ -172,7 +172,7 @@ func (d *demo) howFast(ctx context.Context, changes int) error {
 	}
 	slices.Sort(times)
 	at := func(share float64) time.Duration { return times[int(share*float64(changes-1))] }
-	d.print("\nHow fast: from the DC's answer to the user until both clouds hold the new password, %d changes over LDAPS\n", changes)
+	d.print("\nHow fast: from the DC's answer until both clouds hold the new password, %d changes over LDAPS\n", changes)
 	d.print("    median %s    95 %% %s    slowest %s    %s", ms(at(0.5)), ms(at(0.95)), ms(at(1)), d.verdict(at(0.5) < 100*time.Millisecond,
 		"promised: a median under 100 ms", "promised was a median under 100 ms"))
 	return nil

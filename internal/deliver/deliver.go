@@ -24,7 +24,7 @@
 // request for the same account; none of the targets has a way to forbid that. A file of sightings that the disk damaged
 // after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again. And an account
 // of which a directory that went back knows nothing: no sighting names it, so its last password, if it waits, is sent. And a machine whose
-// clock stands still while it is off: a file that was put there in the minute before is taken for new.
+// clock stands still while it is off: a file that was put there in the moments before is taken for new.
 package deliver
 
 import (
