@@ -7,7 +7,8 @@ set -euo pipefail
 suite=${1:?usage: base.sh SUITE}
 suite=${suite%-backports}
 image=samba-pwsync/debian:$suite
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# This machine's own mirror, unless DEBIAN_MIRROR names another.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -m1 '/debian/$' || true)}
 
 say() { echo "base image: $*" >&2; }
 
@@ -38,7 +39,7 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 script=
 [ -e "/usr/share/debootstrap/scripts/$suite" ] || script=sid
 say "no registry answers, so building Debian $suite with debootstrap (about half a minute)"
-if ! debootstrap --variant=minbase "$suite" "$work/root" "$mirror" $script >"$work/log" 2>&1; then
+if ! debootstrap --variant=minbase "$suite" "$work/root" ${mirror:+"$mirror" $script} >"$work/log" 2>&1; then
 	tail -5 "$work/log" >&2
 	say "debootstrap of Debian $suite failed (above: the end of its log)"
 	exit 1
