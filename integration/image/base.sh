@@ -7,8 +7,6 @@ set -euo pipefail
 suite=${1:?usage: base.sh SUITE}
 suite=${suite%-backports}
 image=samba-pwsync/debian:$suite
-# This machine's own mirror, unless DEBIAN_MIRROR names another.
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -m1 '/debian/$' || true)}
 
 say() { echo "base image: $*" >&2; }
 
@@ -32,6 +30,9 @@ if ! command -v debootstrap >/dev/null; then
 		exit 1
 	fi
 fi
+
+# This machine's own mirror, unless DEBIAN_MIRROR names another; if apt knows none yet, debootstrap's.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -m1 '/debian/$' || true)}
 
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
