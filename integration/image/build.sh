@@ -1,14 +1,16 @@
 #!/bin/bash
 # Usage: build.sh [SUITE]
-# Builds the two images of the lab from bin/: samba-pwsync/dc:SUITE, a Samba AD DC on Debian SUITE (default bookworm; bullseye,
-# trixie, trixie-backports and forky are known to work) with samba-pwsync installed by `make install`, and samba-pwsync/sandbox.
-# A change of the code redoes only the last layer of each.
+# Builds the two images of the lab from bin/: samba-pwsync/dc:SUITE-CHECKOUT, a Samba AD DC on Debian SUITE (default bookworm; bullseye,
+# trixie, trixie-backports and forky are known to work) with samba-pwsync installed by `make install`, and samba-pwsync/sandbox:CHECKOUT.
+# A change of the code redoes only the last layer of each. CHECKOUT stands for the folder of this checkout (as in integration/lab),
+# so that two of them do not use each other's.
 set -euo pipefail
 
 suite=${1:-bookworm}
 here=$(dirname "$(realpath "$0")")
 top=$(realpath "$here/../..")
 
+checkout=$(printf %s "$top" | sha256sum | cut -c1-8)
 "$top/integration/docker.sh"
 "$here/base.sh" "$suite"
 
@@ -33,7 +35,7 @@ build() {
 		docker build -t "$image" --label "$label" "$@" >&2
 	fi
 }
-build "samba-pwsync/dc:$suite" --build-arg BASE="samba-pwsync/debian:${suite%-backports}" --build-arg SUITE="$suite" "$stage/dc"
-build samba-pwsync/sandbox:latest "$stage/sandbox"
+build "samba-pwsync/dc:$suite-$checkout" --build-arg BASE="samba-pwsync/debian:${suite%-backports}" --build-arg SUITE="$suite" "$stage/dc"
+build "samba-pwsync/sandbox:$checkout" "$stage/sandbox"
 # What the new ones have replaced.
 docker image prune -f --filter "label=$label" >/dev/null

@@ -16,6 +16,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
@@ -73,7 +75,11 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if o.Progress == nil {
 		o.Progress = func(string, ...any) {}
 	}
-	dcImage, sandboxImage := "samba-pwsync/dc:"+o.Suite, "samba-pwsync/sandbox:latest"
+	build, err := checkout()
+	if err != nil {
+		return nil, err
+	}
+	dcImage, sandboxImage := "samba-pwsync/dc:"+o.Suite+"-"+build, "samba-pwsync/sandbox:"+build
 	for _, image := range []string{dcImage, sandboxImage} {
 		if _, err := docker(ctx, "", "image", "inspect", image); err != nil {
 			return nil, fmt.Errorf("looking for image %s (make images builds it): %w", image, err)
@@ -107,13 +113,34 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 		return nil, err
 	}
 	o.Progress("starting the cloud sandbox")
-	if l.Sandbox, err = startSandbox(ctx, l); err != nil {
+	if l.Sandbox, err = startSandbox(ctx, l, sandboxImage); err != nil {
 		return nil, err
 	}
 	if l.DC, err = setUp(ctx, l, dc, o); err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// checkout names this checkout's images, as integration/image/build.sh does: by the folder that holds go.mod.
+func checkout() (string, error) {
+	top, err := filepath.Abs(".")
+	for ; err == nil; top = filepath.Dir(top) {
+		if _, err := os.Stat(filepath.Join(top, "go.mod")); err == nil {
+			break
+		}
+		if top == filepath.Dir(top) {
+			err = errors.New("no go.mod above the current folder")
+		}
+	}
+	if err == nil {
+		top, err = filepath.EvalSymlinks(top)
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking for the checkout: %w", err)
+	}
+	sum := sha256.Sum256([]byte(top))
+	return hex.EncodeToString(sum[:4]), nil
 }
 
 // run starts a container of the lab.

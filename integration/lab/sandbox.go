@@ -28,8 +28,8 @@ type Sandbox struct {
 	dir string // sandboxDir, on the host
 }
 
-func startSandbox(ctx context.Context, l *Lab) (*Sandbox, error) {
-	c, err := l.run(ctx, "sandbox", "samba-pwsync/sandbox:latest",
+func startSandbox(ctx context.Context, l *Lab, image string) (*Sandbox, error) {
+	c, err := l.run(ctx, "sandbox", image,
 		[]string{"--network-alias", sandboxHost, "--volume", l.dir + ":" + sandboxDir, "--user", strconv.Itoa(os.Getuid()) + ":" + strconv.Itoa(os.Getgid())},
 		"serve", "--dir", sandboxDir, "--google-listen", "0.0.0.0:8443", "--microsoft-listen", "0.0.0.0:8444",
 		"--name", sandboxHost, "--domain", MailDomain, "--client-dir", cloudDir)
