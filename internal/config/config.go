@@ -114,6 +114,10 @@ type Directory struct {
 	// administrator's password at a target then has not the domain's. With "include" they are accounts like others.
 	Protected string `toml:"protected" oneof:"exclude include"`
 
+	// Short names of other domain controllers of the domain that run samba-pwsync with a forwarder of their own. What is changed
+	// there is delivered from there, so it counts as drift there and not here.
+	Peers []string `toml:"peers" form:"server" example:"DC2"`
+
 	// How long a captured password waits for the directory to hold it. Samba asks the hook before it commits, and may still
 	// refuse the change; after this time the capture is shredded.
 	ConfirmTimeout time.Duration `toml:"confirm_timeout" range:"1s 1h"`

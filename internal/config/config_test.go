@@ -42,6 +42,7 @@ proof = "nthash"
 filter = "(&(objectClass=user)(!(cn=x\\29)))"
 exclude = ""
 protected = "include"
+peers = ["DC2", "dc3"]
 confirm_timeout = "1m30s"
 secret_ttl = "24h"
 
@@ -74,6 +75,7 @@ func TestLoad(t *testing.T) {
 			Proof:          NTHash,
 			Filter:         `(&(objectClass=user)(!(cn=x\29)))`,
 			Protected:      Include,
+			Peers:          []string{"DC2", "dc3"},
 			ConfirmTimeout: 90 * time.Second,
 			SecretTTL:      24 * time.Hour,
 		},
@@ -92,7 +94,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if line := got.lines["target.m365-1.certificate_file"]; line != 33 {
+	if line := got.lines["target.m365-1.certificate_file"]; line != 34 {
 		t.Errorf("certificate_file is on line %d", line)
 	}
 }

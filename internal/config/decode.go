@@ -129,6 +129,28 @@ func (d *decoder) value(path []string, k key, value any) {
 		} else {
 			*field = f
 		}
+	case *[]string:
+		elements, ok := value.([]any)
+		if !ok {
+			d.wrongType(path, value, "an array of strings", "put it in brackets, and each of its strings in quotes")
+			return
+		}
+		texts := make([]string, len(elements))
+		for i, element := range elements {
+			if texts[i], ok = element.(string); !ok {
+				d.fault(path, "has "+typeOf(element)+" in it, not only strings", "put each of its strings in quotes")
+				return
+			}
+			problem, remedy := judgeText(k.tag, texts[i])
+			if texts[i] == "" {
+				problem, remedy = "has an empty string in it", "remove that"
+			}
+			if problem != "" {
+				d.fault(path, problem, remedy)
+				return
+			}
+		}
+		*field = texts
 	case *map[string]Target:
 		if tree, ok := d.section(path, value, "write a section [target.NAME] for each target"); ok {
 			for name, value := range tree {

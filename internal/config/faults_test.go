@@ -45,6 +45,7 @@ complexity = 1
 confirm_timeout = 120
 secret_ttl = 2026-08-07
 filter = ["a"]
+peers = "DC2"
 `, []string{
 		`F:1: state_dir: is a whole number, not a string; put it in quotes`,
 		`F:2: hook: is a string, not a section; write a section [hook]`,
@@ -56,6 +57,13 @@ filter = ["a"]
 		`F:10: directory.confirm_timeout: is a whole number, not a duration; write a number and a unit in quotes, like "90s", "2m" or "72h"`,
 		`F:11: directory.secret_ttl: is a date or a time, not a duration; write a number and a unit in quotes, like "90s", "2m" or "72h"`,
 		`F:12: directory.filter: is an array, not a string; put it in quotes`,
+		`F:13: directory.peers: is a string, not an array of strings; put it in brackets, and each of its strings in quotes`,
+	}},
+	{"arrays", "[directory]\npeers = [\"DC2\", 3]\n", []string{
+		`F:2: directory.peers: has a whole number in it, not only strings; put each of its strings in quotes`,
+	}},
+	{"empty in array", "[directory]\npeers = [\"DC2\", \"\"]\n", []string{
+		`F:2: directory.peers: has an empty string in it; remove that`,
 	}},
 	{"out of range", `[policy]
 min_length = 0
@@ -97,6 +105,7 @@ base_dn = "example.com"
 filter = "(&(mail=*)"
 exclude = "adminCount=1"
 confirm_timeout = "2 minutes"
+peers = ["DC2", "dc3.example.com"]
 [target.g]
 type = "google"
 credentials_file = "google.json"
@@ -112,12 +121,13 @@ filter = "(a=b)(c=d)"
 		`F:5: directory.filter: "(&(mail=*)" is no LDAP filter; give a filter in parentheses that match, like (mail=*)`,
 		`F:6: directory.exclude: "adminCount=1" is no LDAP filter; give a filter in parentheses that match, like (mail=*)`,
 		`F:7: directory.confirm_timeout: "2 minutes" is no duration; write a number and a unit in quotes, like "90s", "2m" or "72h"`,
-		`F:10: target.g.credentials_file: "google.json" is no absolute path; give an absolute path`,
-		`F:11: target.g.subject: "pwsync" is no e-mail address; give an address like pwsync@example.com`,
-		`F:12: target.g.endpoint: "http://localhost" is no https URL; give https:// and a host, without a user, a query and a fragment`,
-		`F:13: target.g.user: "mail, cn" is no attribute name; give the name of one directory attribute, like mail or userPrincipalName`,
-		`F:14: target.g.user_domain: "@example.com" is no domain name; give a domain name without "@", like example.com`,
-		`F:15: target.g.filter: "(a=b)(c=d)" is no LDAP filter; give a filter in parentheses that match, like (mail=*)`,
+		`F:8: directory.peers: "dc3.example.com" is no short server name; give the name of one domain controller without its domain, like DC2`,
+		`F:11: target.g.credentials_file: "google.json" is no absolute path; give an absolute path`,
+		`F:12: target.g.subject: "pwsync" is no e-mail address; give an address like pwsync@example.com`,
+		`F:13: target.g.endpoint: "http://localhost" is no https URL; give https:// and a host, without a user, a query and a fragment`,
+		`F:14: target.g.user: "mail, cn" is no attribute name; give the name of one directory attribute, like mail or userPrincipalName`,
+		`F:15: target.g.user_domain: "@example.com" is no domain name; give a domain name without "@", like example.com`,
+		`F:16: target.g.filter: "(a=b)(c=d)" is no LDAP filter; give a filter in parentheses that match, like (mail=*)`,
 	}},
 	{"empty", "state_dir = \"\"\n[directory]\nurl = \"\"\n[target.g]\ntype = \"google\"\ncredentials_file = \"\"\nuser = \"\"\n", []string{
 		`F:1: state_dir: is empty; give an absolute path`,

@@ -62,6 +62,9 @@ var forms = map[string]struct {
 		}
 		return true
 	}},
+	"server": {"short server name", "the name of one domain controller without its domain, like DC2", func(s string) bool {
+		return !strings.ContainsFunc(s, func(r rune) bool { return strings.ContainsRune(" \t\r\n./\\,\"", r) })
+	}},
 	"word": {"ID", "the ID without spaces or slashes, as Microsoft's portal shows it", func(s string) bool {
 		return !strings.ContainsAny(s, " \t\r\n/\\?#%")
 	}},

@@ -48,8 +48,8 @@ func exampleKeys(b *bytes.Buffer, keys []key) {
 		switch {
 		case k.required:
 			value, remark = k.sample, "  # an example; needed"
-		case k.standard == `""` && k.sample != "":
-			value, remark = k.sample, `  # an example; the default is ""`
+		case (k.standard == `""` || k.standard == "[]") && k.sample != "":
+			value, remark = k.sample, "  # an example; the default is "+k.standard
 		}
 		fmt.Fprintf(b, "#%s = %s%s\n", k.name, value, remark)
 	}

@@ -146,6 +146,9 @@ func keysOf(standard reflect.Value, words map[string]string) []key {
 		}
 		if sample := field.Tag.Get("example"); sample != "" {
 			k.sample = strconv.Quote(sample)
+			if field.Type == reflect.TypeFor[[]string]() {
+				k.sample = "[" + k.sample + "]"
+			}
 		}
 		if field.Tag.Get("required") != "" && standard.Field(i).IsZero() {
 			k.required, k.standard = true, ""
@@ -177,6 +180,12 @@ func literal(v reflect.Value) (kind, text string) {
 		return "true or false", strconv.FormatBool(value)
 	case int:
 		return "whole number", strconv.Itoa(value)
+	case []string:
+		quoted := make([]string, len(value))
+		for i, text := range value {
+			quoted[i] = strconv.Quote(text)
+		}
+		return "array of strings", "[" + strings.Join(quoted, ", ") + "]"
 	case float64:
 		return "number", strconv.FormatFloat(value, 'g', -1, 64)
 	default:
