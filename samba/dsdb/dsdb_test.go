@@ -206,6 +206,38 @@ func TestPasswordWithoutUnicodePwd(t *testing.T) {
 	}
 }
 
+func TestHashOnly(t *testing.T) {
+	at := func(version uint32, usn uint64) Stamp {
+		return Stamp{Version: version, Time: time.Unix(1_000_000_000, 0), USN: usn}
+	}
+	keys := SupplementalCredentials{NewerKeys: &KerberosNewerKeys{}}
+	desKeys := SupplementalCredentials{Kerberos: &Kerberos{}}
+	none := SupplementalCredentials{}
+	for name, c := range map[string]struct {
+		hash, supplemental Stamp
+		s                  SupplementalCredentials
+		want               bool
+	}{
+		"by password":                         {at(3, 9), at(2, 9), keys, false},
+		"by password, functional level 2003":  {at(3, 9), at(2, 9), desKeys, false},
+		"hash over SAMR":                      {at(3, 9), at(2, 9), none, true},
+		"hash past the password module":       {at(3, 9), at(2, 8), keys, true},
+		"the same, never set before":          {at(1, 9), Stamp{}, none, true},
+		"keys, and no stamp of them":          {at(1, 9), Stamp{}, keys, true},
+		"unicodePwd was never written at all": {Stamp{}, at(1, 9), keys, false},
+	} {
+		var m MetaData
+		for attid, s := range map[uint32]Stamp{AttIDUnicodePwd: c.hash, AttIDSupplementalCredentials: c.supplemental} {
+			if !s.IsZero() {
+				m = append(m, MetaData{{attid, s}}...)
+			}
+		}
+		if got := m.HashOnly(c.s); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestParseReplPropertyMetaDataRefuses(t *testing.T) {
 	good, err := os.ReadFile("testdata/bare.bin")
 	if err != nil {

@@ -142,6 +142,34 @@ func (m MetaData) Password() (Stamp, bool) {
 	return m.Stamp(AttIDSupplementalCredentials)
 }
 
+// HashOnly reports whether the account's password was last set by its hash, the
+// password itself being unknown to the DC: so no check password script saw it,
+// and s, decoded from the same read, holds no keys that belong to it. An account
+// that has no password at all counts, too: see whether unicodePwd is there.
+//
+// The stamps alone cannot tell. A hash that is set over SAMR (SetUserInfo, levels
+// 18 and 21) moves the stamps of both attributes, just as a password does, and
+// leaves supplementalCredentials empty. A hash that is written past Samba's
+// password module (ldbmodify with the control bypass_password_hash) moves
+// unicodePwd's only, and leaves the older password's keys there. A change by
+// password gives both attributes one originating USN. (Seen with 4.13 and 4.25;
+// update_final_msg in password_hash.c.)
+//
+// An account that is made to log on with a smartcard gets a random password; in
+// 4.13 it counts as well, since it gets no keys.
+func (m MetaData) HashOnly(s SupplementalCredentials) bool {
+	if s.NewerKeys == nil && s.Kerberos == nil {
+		return true
+	}
+	hash, ok := m.Stamp(AttIDUnicodePwd)
+	if !ok {
+		return false
+	}
+	keys, _ := m.Stamp(AttIDSupplementalCredentials)
+	keys.Version = hash.Version // they count from different beginnings
+	return !hash.Equal(keys)
+}
+
 // NTTime converts a time as the directory writes it into attributes such as
 // pwdLastSet: 100 nanosecond intervals since 1601-01-01 UTC ([MS-DTYP] 2.3.3,
 // FILETIME). The values that mean "never" (0, the largest, and anything
