@@ -123,9 +123,10 @@ func New(o Options) (*Agent, error) {
 const (
 	// scanEvery is how often incoming is read when nothing announces a new file: notification is only a hint.
 	scanEvery = 2 * time.Second
-	// watchEvery is the time between two passes of the watch. In a large domain a pass costs the DC something, since its TDB
-	// database has no ordered index for uSNChanged: then they are watchShare times as far apart as one takes, up to watchSeldom,
-	// which is well below the minute after which the forwarder takes the watch for stale.
+	// watchEvery is the time between two passes of the watch: one in which nothing moved costs the DC a look at two numbers, others
+	// cost it in proportion to what moved. Where one takes long all the same (thousands of changes at once, a scan of a large
+	// domain, a DC or a disk that is slow), the next is watchShare times as far away as it took, up to watchSeldom, which is well
+	// below the minute after which the forwarder takes the watch for stale.
 	watchEvery  = time.Second
 	watchShare  = 10
 	watchSeldom = 20 * time.Second

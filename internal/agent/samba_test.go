@@ -274,8 +274,10 @@ func (c *connection) Protected(ctx context.Context, guid dsdb.GUID) (bool, error
 	return c.Matches(ctx, guid, "(protected=yes)")
 }
 
-func (c *connection) Changed(ctx context.Context, from uint64, attrs []string, each func(directory.Account) error) error {
-	var changed []directory.Account
+func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
+	each func(directory.Account) error, dead func(dsdb.GUID, string) error) error {
+
+	var changed, gone []directory.Account
 	err := c.search(ctx, func() error {
 		c.scans = append(c.scans, from)
 		for _, a := range c.accounts {
@@ -283,6 +285,11 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string, e
 				found := project(*a, attrs)
 				found.NTHash = nil
 				changed = append(changed, found)
+			}
+		}
+		for _, a := range c.deleted {
+			if a.USNChanged >= from {
+				gone = append(gone, *a)
 			}
 		}
 		return nil
@@ -296,24 +303,8 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string, e
 			return err
 		}
 	}
-	return nil
-}
-
-func (c *connection) Deleted(ctx context.Context, from uint64, each func(dsdb.GUID, string) error) error {
-	var gone []directory.Account
-	err := c.search(ctx, func() error {
-		for _, a := range c.deleted {
-			if a.USNChanged >= from {
-				gone = append(gone, *a)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
 	for _, a := range gone {
-		if err := each(a.GUID, a.SAMAccountName); err != nil {
+		if err := dead(a.GUID, a.SAMAccountName); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
@@ -26,22 +27,32 @@ type Account struct {
 	UserAccountControl uint32     // see dsdb.UFAccountDisable and its like
 	PwdLastSet         time.Time  // zero if never, or if it must be changed at the next logon
 
+	// MetaData says of each attribute when, where and how often it was written; Stamp is from it. Empty if not readable.
+	MetaData dsdb.MetaData `json:"-"`
+
+	// SupplementalCredentials is that attribute as it is stored, see dsdb.ParseSupplementalCredentials: Kerberos keys, and whatever
+	// else the DC was told to derive from a password. Only where one account is looked up, and only if it was asked for.
+	SupplementalCredentials []byte `json:"-"`
+
 	// Attributes holds those asked for beyond the above: the first value, under
 	// the name as it was asked for; binary values as the bytes they are. What
 	// the account does not have is not there.
 	Attributes map[string]string
 }
 
-// String names the account without its hash, for whoever prints it.
+// String names the account without its hash and keys, for whoever prints it.
 func (a Account) String() string {
 	return fmt.Sprintf("%s (%s, password %s)", a.SAMAccountName, a.GUID, a.Stamp)
 }
 
-// GoString is String, so that %#v shows no hash either.
+// GoString is String, so that %#v shows none of them either.
 func (a Account) GoString() string { return a.String() }
 
-// hashAttribute is asked for only where one account is looked up.
-const hashAttribute = "unicodePwd"
+// Secrets are read only where one account is looked up: the hash always, the credentials if asked for.
+const (
+	hashAttribute        = "unicodePwd"
+	credentialsAttribute = "supplementalCredentials"
+)
 
 var accountAttributes = []string{
 	"objectGUID", "sAMAccountName", "userPrincipalName", "replPropertyMetaData",
@@ -51,6 +62,9 @@ var accountAttributes = []string{
 // AccountByName looks a user account up by its sAMAccountName, with its hash.
 // The DC compares: without regard to case, and by AD's rules beyond ASCII.
 // Computers and trusts are not found.
+//
+// The attributes named by attrs are read as well; "supplementalCredentials"
+// among them goes to the field of that name.
 //
 // The errors are ErrNotFound, ErrUnavailable, the context's, and those of a
 // refused or malformed answer.
@@ -159,85 +173,6 @@ func guidDN(guid dsdb.GUID) string { return "<GUID=" + guid.String() + ">" }
 // userAccounts matches what people log on with, but no computers and trusts.
 var userAccounts = "(sAMAccountType=" + strconv.Itoa(dsdb.SAMUserObject) + ")"
 
-// pageSize is how many accounts Changed asks for at a time: less than the 1000
-// that a DC gives out at most (MaxPageSize).
-const pageSize = 500
-
-// Changed calls each for every user account with uSNChanged >= fromUSN, in no
-// particular order; from 0 for all of them. Hashes are not read. Deleted
-// accounts are not among them (see Deleted), and computers and trusts never.
-//
-// To follow the directory, read Root's HighestUSN first, then Changed, and go
-// on from the number just read, plus one: an account that changes in between
-// comes twice instead of never. USNs are one DC's own; they mean nothing at
-// another, nor at this one once its InvocationID has changed (after a restore).
-//
-// An error of each ends it and is returned as it is. After any other error,
-// some accounts may have been missed: start again from the same number.
-func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string, each func(Account) error) error {
-	filter := userAccounts
-	if fromUSN > 0 {
-		filter = fmt.Sprintf("(&%s(uSNChanged>=%d))", userAccounts, fromUSN)
-	}
-	return dc.pages(ctx, "reading changed accounts", &ldap.SearchRequest{
-		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter,
-		Attributes: slices.Concat(accountAttributes, attrs),
-	}, func(entry *ldap.Entry) (func() error, error) {
-		a, err := decodeAccount(entry, attrs)
-		return func() error { return each(a) }, err
-	})
-}
-
-// deletedObjects is the well-known GUID of the container of deleted objects
-// ([MS-ADTS] 6.1.1.4).
-const deletedObjects = "18E2EA80684F11D2B9AA00C04F79F805"
-
-// Deleted calls each for every account that was deleted with uSNChanged >=
-// fromUSN, in no particular order: its objectGUID, which nothing else will ever
-// have, and its last sAMAccountName. Computers are among them. It is to be used
-// as Changed is. The DC forgets a deletion after its tombstone lifetime, 180
-// days by default ([MS-ADTS] 3.1.1.5.5).
-func (dc *DC) Deleted(ctx context.Context, fromUSN uint64, each func(guid dsdb.GUID, sAMAccountName string) error) error {
-	return dc.pages(ctx, "reading deleted accounts", &ldap.SearchRequest{
-		// One level below the container: the DC has an index for that.
-		BaseDN: "<WKGUID=" + deletedObjects + "," + dc.base + ">", Scope: ldap.ScopeSingleLevel,
-		Filter:     fmt.Sprintf("(&(objectClass=user)(uSNChanged>=%d))", fromUSN),
-		Attributes: []string{"objectGUID", "sAMAccountName"},
-		Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
-	}, func(entry *ldap.Entry) (func() error, error) {
-		d := decoder{entry: entry}
-		guid, name := d.guid("objectGUID"), entry.GetAttributeValue("sAMAccountName")
-		return func() error { return each(guid, name) }, d.err
-	})
-}
-
-// pages runs a search page by page. decode's errors are given context, those of
-// the func that it returns are the caller's own.
-func (dc *DC) pages(ctx context.Context, doing string, request *ldap.SearchRequest, decode func(*ldap.Entry) (func() error, error)) error {
-	paging := ldap.NewControlPaging(pageSize)
-	request.Controls = append(request.Controls, paging)
-	for {
-		result, err := dc.search(ctx, request)
-		if err != nil {
-			return fmt.Errorf("%s: %w", doing, err)
-		}
-		for _, entry := range result.Entries {
-			tell, err := decode(entry)
-			if err != nil {
-				return fmt.Errorf("%s: %w", doing, err)
-			}
-			if err := tell(); err != nil {
-				return err
-			}
-		}
-		next, ok := ldap.FindControl(result.Controls, ldap.ControlTypePaging).(*ldap.ControlPaging)
-		if !ok || len(next.Cookie) == 0 {
-			return nil
-		}
-		paging.SetCookie(next.Cookie)
-	}
-}
-
 // decodeAccount turns an entry into an Account. Identity and USN must be there;
 // the rest may be missing where the connection may not read it.
 func decodeAccount(entry *ldap.Entry, attrs []string) (Account, error) {
@@ -247,19 +182,22 @@ func decodeAccount(entry *ldap.Entry, attrs []string) (Account, error) {
 		GUID:               d.guid("objectGUID"),
 		SAMAccountName:     d.text("sAMAccountName"),
 		UserPrincipalName:  d.text("userPrincipalName"),
-		Stamp:              d.passwordStamp(),
+		MetaData:           d.metaData(),
 		USNChanged:         uint64(d.number("uSNChanged")),
 		UserAccountControl: uint32(d.optional("userAccountControl")), // signed in LDAP
 		PwdLastSet:         dsdb.NTTime(d.optional("pwdLastSet")),
 		Attributes:         make(map[string]string, len(attrs)),
 	}
+	a.Stamp, _ = a.MetaData.Password()
 	if hash := d.raw(hashAttribute); len(hash) == 16 {
 		a.NTHash = hash
 	} else if len(hash) > 0 {
 		d.fail(hashAttribute, errors.New("not 16 bytes"))
 	}
 	for _, name := range attrs {
-		if value := d.text(name); value != "" {
+		if strings.EqualFold(name, credentialsAttribute) {
+			a.SupplementalCredentials = d.raw(name)
+		} else if value := d.text(name); value != "" {
 			a.Attributes[name] = value
 		}
 	}
@@ -269,15 +207,14 @@ func decodeAccount(entry *ldap.Entry, attrs []string) (Account, error) {
 	return a, nil
 }
 
-func (d *decoder) passwordStamp() dsdb.Stamp {
+func (d *decoder) metaData() dsdb.MetaData {
 	raw := d.raw("replPropertyMetaData")
 	if len(raw) == 0 {
-		return dsdb.Stamp{}
+		return nil
 	}
 	meta, err := dsdb.ParseReplPropertyMetaData(raw)
 	if err != nil {
 		d.fail("replPropertyMetaData", err)
 	}
-	stamp, _ := meta.Password()
-	return stamp
+	return meta
 }

@@ -45,7 +45,7 @@ func TestLiveRoot(t *testing.T) {
 	t.Logf("%+v", root)
 	if !strings.HasPrefix(root.DNSHostName, strings.ToLower(root.ServerName)+".") ||
 		!strings.EqualFold("DC="+strings.ReplaceAll(root.DomainName, ".", ",DC="), root.BaseDN) ||
-		root.HighestUSN == 0 || root.InvocationID.IsZero() {
+		root.HighestUSN == 0 || root.InvocationID.IsZero() || root.DomainFunctionality < 2 {
 		t.Errorf("Root = %+v", root)
 	}
 }
@@ -151,48 +151,70 @@ func TestLiveMatches(t *testing.T) {
 	}
 }
 
-func TestLiveChanged(t *testing.T) {
-	dc := live(t)
-	stop := errors.New("stop")
-	all := map[dsdb.GUID]directory.Account{}
-	err := dc.Changed(t.Context(), 0, []string{"cn"}, func(a directory.Account) error {
-		if _, twice := all[a.GUID]; twice {
-			t.Errorf("%v came twice", a)
-		}
-		if a.NTHash != nil || a.GUID.IsZero() || a.USNChanged == 0 || a.Attributes["cn"] == "" {
+// changes collects what Changed tells from a USN on.
+func changes(t *testing.T, dc *directory.DC, from uint64) (living map[dsdb.GUID]directory.Account, dead map[dsdb.GUID]string) {
+	t.Helper()
+	living, dead = map[dsdb.GUID]directory.Account{}, map[dsdb.GUID]string{}
+	err := dc.Changed(t.Context(), from, []string{"cn"}, func(a directory.Account) error {
+		if a.NTHash != nil || a.GUID.IsZero() || a.USNChanged < from || a.Attributes["cn"] == "" || strings.HasSuffix(a.SAMAccountName, "$") {
 			t.Errorf("Changed gives %+v", a)
 		}
-		all[a.GUID] = a
+		living[a.GUID] = a
+		return nil
+	}, func(guid dsdb.GUID, name string) error {
+		dead[guid] = name
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d accounts", len(all))
-	var newest directory.Account
-	for _, a := range all {
-		if a.USNChanged > newest.USNChanged {
-			newest = a
-		}
-		if strings.HasSuffix(a.SAMAccountName, "$") {
-			t.Errorf("%v is no user", a)
-		}
-	}
-	var since []directory.Account
-	if err := dc.Changed(t.Context(), newest.USNChanged, nil, func(a directory.Account) error {
-		since = append(since, a)
-		return nil
-	}); err != nil {
+	return living, dead
+}
+
+// Needs a deleted account named gone-for-test, which TestMain's caller makes (samba-tool user create, then delete).
+func TestLiveChanged(t *testing.T) {
+	dc := live(t)
+	root, err := dc.Root(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(since) != 1 || since[0].GUID != newest.GUID || !since[0].Stamp.Equal(newest.Stamp) {
-		t.Errorf("since %d: %v, want %v", newest.USNChanged, since, newest)
+	all, dead := changes(t, dc, 0)
+	t.Logf("%d accounts, %d deleted", len(all), len(dead))
+	if !slices.Contains(slices.Collect(maps.Values(dead)), "gone-for-test") {
+		t.Errorf("deleted: %v", dead)
 	}
-	if err := dc.Changed(t.Context(), newest.USNChanged+1, nil, func(a directory.Account) error { return stop }); err != nil {
-		t.Errorf("since the future: %v", err)
+	for guid, name := range dead {
+		if a, err := dc.AccountByGUID(t.Context(), guid, nil); !errors.Is(err, directory.ErrNotFound) {
+			t.Errorf("%s was deleted, and is found: %v, %v", name, a, err)
+		}
 	}
-	if err := dc.Changed(t.Context(), 0, nil, func(directory.Account) error { return stop }); err != stop {
-		t.Errorf("Changed = %v, want the callback's error", err)
+
+	// From wherever one begins, looking USNs up tells what the scan told.
+	var usns []uint64
+	for _, a := range all {
+		usns = append(usns, a.USNChanged)
+	}
+	slices.Sort(usns)
+	for _, from := range []uint64{1, usns[0], usns[0] + 1, usns[len(usns)/2], usns[len(usns)-1], root.HighestUSN, root.HighestUSN + 1} {
+		want := maps.Clone(all)
+		maps.DeleteFunc(want, func(_ dsdb.GUID, a directory.Account) bool { return a.USNChanged < from })
+		living, gone := changes(t, dc, from)
+		if !maps.EqualFunc(living, want, func(a, b directory.Account) bool { return a.DN == b.DN && a.Stamp.Equal(b.Stamp) }) {
+			t.Errorf("from %d: %v, want %v", from, living, want)
+		}
+		if from == 1 && !maps.Equal(gone, dead) {
+			t.Errorf("deleted since 1: %v, want %v", gone, dead)
+		}
+		if from > root.HighestUSN && len(gone) > 0 {
+			t.Errorf("deleted in the future: %v", gone)
+		}
+	}
+
+	stop := errors.New("stop")
+	for _, from := range []uint64{0, usns[len(usns)-1]} {
+		if err := dc.Changed(t.Context(), from, nil, func(directory.Account) error { return stop }, nil); err != stop {
+			t.Errorf("Changed = %v, want the callback's error", err)
+		}
 	}
 }
 
@@ -209,30 +231,6 @@ func TestLiveProtected(t *testing.T) {
 	}
 	if _, err := dc.Protected(t.Context(), dsdb.GUID{1}); !errors.Is(err, directory.ErrNotFound) {
 		t.Errorf("nobody: %v", err)
-	}
-}
-
-// Needs a deleted account named gone-for-test, which TestMain's caller makes (samba-tool user create, then delete).
-func TestLiveDeleted(t *testing.T) {
-	dc := live(t)
-	found := map[dsdb.GUID]string{}
-	if err := dc.Deleted(t.Context(), 0, func(guid dsdb.GUID, name string) error { found[guid] = name; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	for guid, name := range found {
-		if a, err := dc.AccountByGUID(t.Context(), guid, nil); !errors.Is(err, directory.ErrNotFound) {
-			t.Errorf("%s was deleted, and is found: %v, %v", name, a, err)
-		}
-	}
-	if !slices.Contains(slices.Collect(maps.Values(found)), "gone-for-test") {
-		t.Errorf("deleted: %v", found)
-	}
-	root, err := dc.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := dc.Deleted(t.Context(), root.HighestUSN+1, func(_ dsdb.GUID, name string) error { return errors.New(name) }); err != nil {
-		t.Errorf("deleted in the future: %v", err)
 	}
 }
 

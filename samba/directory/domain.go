@@ -20,6 +20,10 @@ type Root struct {
 	ServerName   string    // its short name: "DC1"
 	HighestUSN   uint64    // the last number given to a change, see Changed
 	InvocationID dsdb.GUID // of the DC's database; a restored one gets a new one
+
+	// DomainFunctionality is the domain's functional level ([MS-ADTS] 6.1.4.3): 0 is Windows 2000, 2 is 2003, 3 is 2008, 4 is 2008 R2,
+	// 7 is 2016. From 3 on the DC stores AES keys of each new password.
+	DomainFunctionality int
 }
 
 // Root asks the DC about itself. HighestUSN is read first, and so never later
@@ -34,7 +38,7 @@ func (dc *DC) Root(ctx context.Context) (Root, error) {
 
 func (dc *DC) root(ctx context.Context) (Root, error) {
 	entry, err := dc.readOne(ctx, "", anything,
-		"dnsHostName", "serverName", "dsServiceName", "highestCommittedUSN")
+		"dnsHostName", "serverName", "dsServiceName", "highestCommittedUSN", "domainFunctionality")
 	if err != nil {
 		return Root{}, err
 	}
@@ -45,6 +49,8 @@ func (dc *DC) root(ctx context.Context) (Root, error) {
 		DNSHostName: d.text("dnsHostName"),
 		ServerName:  firstName(d.text("serverName")),
 		HighestUSN:  uint64(d.number("highestCommittedUSN")),
+
+		DomainFunctionality: int(d.number("domainFunctionality")),
 	}
 	settings, err := dc.readOne(ctx, d.text("dsServiceName"), anything, "invocationId")
 	if err != nil {

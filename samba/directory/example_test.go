@@ -7,6 +7,7 @@ import (
 	"log"
 
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 // Which version of alice's password does this DC hold?
@@ -40,6 +41,9 @@ func ExampleDC_Changed() {
 	}
 	err = dc.Changed(ctx, next, nil, func(a directory.Account) error {
 		fmt.Println(a.SAMAccountName, a.Stamp)
+		return nil
+	}, func(guid dsdb.GUID, name string) error {
+		fmt.Println(name, "was deleted")
 		return nil
 	})
 	if err != nil {

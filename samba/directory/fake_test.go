@@ -2,6 +2,7 @@ package directory
 
 import (
 	"net"
+	"strconv"
 	"testing"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
@@ -15,6 +16,7 @@ type fake struct {
 	ordinary bool                // refuse to answer without a bind, as the ordinary socket does
 	password string              // what a bind must present
 	answer   func(search) *reply // to searches below the rootDSE; nil hangs up
+	highest  func() uint64       // highestCommittedUSN; nil: 4113
 }
 
 // search is a search request.
@@ -23,6 +25,7 @@ type search struct {
 	attrs        []string
 	cookie       string // of the paging control
 	paged        bool
+	deleted      bool // deleted objects are to be shown
 }
 
 // reply is the answer to one; a silent one never comes.
@@ -86,13 +89,18 @@ func (f *fake) serve(conn net.Conn) {
 func (f *fake) reply(s search) *reply {
 	switch {
 	case s.base == "":
+		highest := uint64(4113)
+		if f.highest != nil {
+			highest = f.highest()
+		}
 		return &reply{entries: []*ldap.Entry{ldap.NewEntry("", map[string][]string{
 			"defaultNamingContext": {fakeBase},
 			"schemaNamingContext":  {fakeSchema},
 			"dnsHostName":          {"dc1.example.test"},
 			"serverName":           {"CN=DC1,CN=Servers,CN=Site,CN=Sites,CN=Configuration," + fakeBase},
 			"dsServiceName":        {fakeService},
-			"highestCommittedUSN":  {"4113"},
+			"highestCommittedUSN":  {strconv.FormatUint(highest, 10)},
+			"domainFunctionality":  {"4"},
 		})}}
 	case f.ordinary:
 		return &reply{code: ldap.LDAPResultOperationsError}
@@ -110,9 +118,13 @@ func parse(request *ber.Packet) search {
 		s.attrs = append(s.attrs, attr.Value.(string))
 	}
 	if len(request.Children) > 2 {
-		control, err := ldap.DecodeControl(request.Children[2].Children[0])
-		if paging, ok := control.(*ldap.ControlPaging); err == nil && ok {
-			s.paged, s.cookie = true, string(paging.Cookie)
+		for _, packet := range request.Children[2].Children {
+			switch control, _ := ldap.DecodeControl(packet); control := control.(type) {
+			case *ldap.ControlPaging:
+				s.paged, s.cookie = true, string(control.Cookie)
+			case *ldap.ControlMicrosoftShowDeleted:
+				s.deleted = true
+			}
 		}
 	}
 	return s

@@ -5,9 +5,9 @@
 // the sightings and the mark (internal/change) it knows what is not current any more, and when not to trust its knowledge.
 //
 // How: the DC raises an account's uSNChanged with every write. Each pass reads highestCommittedUSN first and then what changed since
-// the one before. Samba shows that number only after the writes up to it, so what a search misses has a higher one. The stamps go
-// out first, the mark after them, and where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips
-// none.
+// the one before. Samba shows that number only after the writes up to it, so what a pass misses has a higher one. All accounts are
+// read at the first pass only, and when the database is another one or went back. The stamps go out first, the mark after them, and
+// where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none.
 //
 // Bytes: the position is a JSON file {"invocation_id", "usn"}, written by durable.Replace. An attacker who can write it can make the
 // watch skip stamps; it lies in the agent's own folder, which is root's.
@@ -40,8 +40,8 @@ const perFile = 500
 // Directory is what the watch asks of a DC.
 type Directory interface {
 	Root(ctx context.Context) (directory.Root, error)
-	Changed(ctx context.Context, fromUSN uint64, attrs []string, each func(directory.Account) error) error
-	Deleted(ctx context.Context, fromUSN uint64, each func(guid dsdb.GUID, sAMAccountName string) error) error
+	Changed(ctx context.Context, fromUSN uint64, attrs []string,
+		each func(directory.Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error
 }
 
 // Options are what a Watch needs; all of them.
@@ -152,11 +152,7 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64, restor
 			Stamp:   a.Stamp,
 			Reset:   restored,
 		})
-	})
-	if err != nil {
-		return err
-	}
-	err = dc.Deleted(ctx, fromUSN, func(guid dsdb.GUID, name string) error {
+	}, func(guid dsdb.GUID, name string) error {
 		return add(change.Sighting{Account: change.Account{GUID: guid, SAMAccountName: name}, Gone: true})
 	})
 	if err != nil {

@@ -1,0 +1,208 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+const (
+	// pageSize is how many accounts a scan asks for at a time: less than the
+	// 1000 that a DC gives out at most (MaxPageSize).
+	pageSize = 500
+
+	// lookupSize is how many USNs one search looks up. The DC holds each entry
+	// that it finds against each of them, so more at a time cost more.
+	lookupSize = 128
+
+	// lookupLimit is how many USNs are looked up before a scan of all accounts
+	// is cheaper, or the only thing that comes to an end.
+	lookupLimit = 8192
+)
+
+// Changed calls each for every user account with uSNChanged >= fromUSN, and
+// gone for every account that was deleted since then; from 0 for all of them.
+// Neither comes in a particular order, and an account may come twice. Computers
+// and trusts are not among the living, but among the dead. gone gets the
+// objectGUID, which nothing else will ever have, and the last sAMAccountName.
+// The DC forgets a deletion after its tombstone lifetime, 180 days by default
+// ([MS-ADTS] 3.1.1.5.5). Hashes are not read.
+//
+// To follow the directory, read Root's HighestUSN first, then Changed, and go
+// on from the number just read, plus one: an account that changes in between
+// comes twice instead of never. USNs are one DC's own; they mean nothing at
+// another, nor at this one once its InvocationID has changed (after a restore).
+//
+// It costs the DC in proportion to the USNs that passed, however many accounts
+// there are, unless thousands have passed, or fromUSN is 0: then it is a scan
+// of all accounts.
+//
+// An error of each or gone ends it and is returned as it is. After any other
+// error, some accounts may have been missed: start again from the same number.
+func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
+	each func(Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error {
+
+	highest, err := dc.highestUSN(ctx)
+	if err != nil {
+		return fmt.Errorf("reading changed accounts: %w", err)
+	}
+	if fromUSN > 0 && highest < fromUSN+lookupLimit {
+		done, err := dc.lookUp(ctx, fromUSN, attrs, each, gone)
+		if done || err != nil {
+			return err
+		}
+	}
+	return dc.scan(ctx, fromUSN, attrs, each, gone)
+}
+
+// lookUp is Changed by looking USNs up, one by one: the index of Samba's usual
+// database (TDB) answers equality only, so that "uSNChanged>=" looks at every
+// object of the domain ([MS-ADTS] leaves it to the server). It reports false if
+// it gave up because there were too many.
+//
+// An account that changes while this goes on moves to a higher USN. It is not
+// missed, because the USNs are looked up in ascending order, until the DC has
+// given out none beyond those of the last search, which is one moment to the
+// DC: an account that was not found where it had been lies ahead.
+func (dc *DC) lookUp(ctx context.Context, fromUSN uint64, attrs []string,
+	each func(Account) error, gone func(dsdb.GUID, string) error) (done bool, err error) {
+
+	decode := decodeChange(attrs, each, gone)
+	for next := fromUSN; next < fromUSN+lookupLimit; {
+		var filter strings.Builder
+		filter.WriteString("(|")
+		for usn := next; usn < next+lookupSize; usn++ {
+			fmt.Fprintf(&filter, "(uSNChanged=%d)", usn)
+		}
+		filter.WriteString(")")
+		// Not a word of accounts in the filter: the DC would load the whole index of sAMAccountType as well.
+		result, err := dc.search(ctx, &ldap.SearchRequest{
+			BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter.String(),
+			Attributes: slices.Concat(accountAttributes, []string{"sAMAccountType", "isDeleted", "objectClass"}, attrs),
+			Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
+		})
+		if err != nil {
+			return false, fmt.Errorf("reading changed accounts: %w", err)
+		}
+		if err := tellAll(result, "reading changed accounts", decode); err != nil {
+			return false, err
+		}
+		highest, err := dc.highestUSN(ctx)
+		if err != nil {
+			return false, fmt.Errorf("reading changed accounts: %w", err)
+		}
+		next += lookupSize
+		if highest < next {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// scan is Changed by looking at every account.
+func (dc *DC) scan(ctx context.Context, fromUSN uint64, attrs []string,
+	each func(Account) error, gone func(dsdb.GUID, string) error) error {
+
+	filter := userAccounts
+	if fromUSN > 0 {
+		filter = fmt.Sprintf("(&%s(uSNChanged>=%d))", userAccounts, fromUSN)
+	}
+	err := dc.pages(ctx, "reading changed accounts", &ldap.SearchRequest{
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter,
+		Attributes: slices.Concat(accountAttributes, attrs),
+	}, func(entry *ldap.Entry) (func() error, error) { return decodeLiving(entry, attrs, each) })
+	if err != nil {
+		return err
+	}
+	return dc.pages(ctx, "reading deleted accounts", &ldap.SearchRequest{
+		// One level below the container: the DC has an index for that, and none for isDeleted.
+		BaseDN: "<WKGUID=" + deletedObjects + "," + dc.base + ">", Scope: ldap.ScopeSingleLevel,
+		Filter:     fmt.Sprintf("(&(objectClass=user)(uSNChanged>=%d))", fromUSN),
+		Attributes: []string{"objectGUID", "sAMAccountName"},
+		Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
+	}, func(entry *ldap.Entry) (func() error, error) { return decodeDead(entry, gone) })
+}
+
+// deletedObjects is the well-known GUID of the container of deleted objects
+// ([MS-ADTS] 6.1.1.4).
+const deletedObjects = "18E2EA80684F11D2B9AA00C04F79F805"
+
+// highestUSN reads highestCommittedUSN alone, which costs the DC no search.
+func (dc *DC) highestUSN(ctx context.Context) (uint64, error) {
+	entry, err := dc.readOne(ctx, "", anything, "highestCommittedUSN")
+	if err != nil {
+		return 0, fmt.Errorf("reading rootDSE: %w", err)
+	}
+	d := decoder{entry: entry}
+	return uint64(d.number("highestCommittedUSN")), d.err
+}
+
+// teller turns an entry into what its caller is to be told, by the func that it
+// returns. Its own errors are given context, those of that func are the caller's.
+type teller func(*ldap.Entry) (tell func() error, err error)
+
+// decodeChange sorts what a search by USN alone finds: accounts, deleted ones,
+// and everything else that a domain holds, of which nothing is told.
+func decodeChange(attrs []string, each func(Account) error, gone func(dsdb.GUID, string) error) teller {
+	return func(entry *ldap.Entry) (func() error, error) {
+		switch {
+		case entry.GetAttributeValue("isDeleted") == "TRUE":
+			if slices.Contains(entry.GetAttributeValues("objectClass"), "user") {
+				return decodeDead(entry, gone)
+			}
+		case entry.GetAttributeValue("sAMAccountType") == strconv.Itoa(dsdb.SAMUserObject):
+			return decodeLiving(entry, attrs, each)
+		}
+		return func() error { return nil }, nil
+	}
+}
+
+func decodeLiving(entry *ldap.Entry, attrs []string, each func(Account) error) (func() error, error) {
+	a, err := decodeAccount(entry, attrs)
+	return func() error { return each(a) }, err
+}
+
+func decodeDead(entry *ldap.Entry, gone func(dsdb.GUID, string) error) (func() error, error) {
+	d := decoder{entry: entry}
+	guid, name := d.guid("objectGUID"), d.text("sAMAccountName")
+	return func() error { return gone(guid, name) }, d.err
+}
+
+func tellAll(result *ldap.SearchResult, doing string, decode teller) error {
+	for _, entry := range result.Entries {
+		tell, err := decode(entry)
+		if err != nil {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+		if err := tell(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pages runs a search page by page.
+func (dc *DC) pages(ctx context.Context, doing string, request *ldap.SearchRequest, decode teller) error {
+	paging := ldap.NewControlPaging(pageSize)
+	request.Controls = append(request.Controls, paging)
+	for {
+		result, err := dc.search(ctx, request)
+		if err != nil {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+		if err := tellAll(result, doing, decode); err != nil {
+			return err
+		}
+		next, ok := ldap.FindControl(result.Controls, ldap.ControlTypePaging).(*ldap.ControlPaging)
+		if !ok || len(next.Cookie) == 0 {
+			return nil
+		}
+		paging.SetCookie(next.Cookie)
+	}
+}
