@@ -166,6 +166,42 @@ func (dc *DC) protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
 	return false, nil
 }
 
+// Unhashed names up to limit user accounts that have a password but no NT hash
+// stored (see `nt hash store` in smb.conf), and whether there are more. A
+// password that must be changed at the next logon is not counted. It looks at
+// every account, and only where hashes can be read at all it tells anything.
+func (dc *DC) Unhashed(ctx context.Context, limit int) (names []string, more bool, err error) {
+	return dc.without(ctx, hashAttribute, limit)
+}
+
+// Unkeyed is Unhashed for supplementalCredentials, where the Kerberos keys are:
+// a change of the hash alone leaves an account without them.
+func (dc *DC) Unkeyed(ctx context.Context, limit int) (names []string, more bool, err error) {
+	return dc.without(ctx, credentialsAttribute, limit)
+}
+
+func (dc *DC) without(ctx context.Context, attribute string, limit int) (names []string, more bool, err error) {
+	enough := errors.New("enough")
+	err = dc.pages(ctx, "looking for accounts without "+attribute, &ldap.SearchRequest{
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree,
+		Filter:     "(&" + userAccounts + "(pwdLastSet>=1)(!(" + attribute + "=*)))",
+		Attributes: []string{"sAMAccountName"},
+	}, func(entry *ldap.Entry) (func() error, error) {
+		return func() error {
+			if len(names) >= limit {
+				more = true
+				return enough
+			}
+			names = append(names, entry.GetEqualFoldAttributeValue("sAMAccountName"))
+			return nil
+		}, nil
+	})
+	if err != nil && err != enough {
+		return nil, false, err
+	}
+	return names, more, nil
+}
+
 // guidDN names an object by its GUID ([MS-ADTS] 3.1.1.3.1.2.4); the DC finds
 // it without a search, and wherever it has been moved to.
 func guidDN(guid dsdb.GUID) string { return "<GUID=" + guid.String() + ">" }

@@ -151,25 +151,62 @@ func (dc *DC) passwordSettings(ctx context.Context) (PasswordSettings, error) {
 		return PasswordSettings{}, d.err
 	}
 	result, err := dc.search(ctx, &ldap.SearchRequest{
-		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: "(objectClass=msDS-PasswordSettings)",
-		Attributes: []string{"cn", "msDS-PasswordSettingsPrecedence", "msDS-PasswordComplexityEnabled",
-			"msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength"},
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: "(objectClass=msDS-PasswordSettings)", Attributes: fineGrainedAttributes,
 	})
 	if err != nil {
 		return PasswordSettings{}, err
 	}
 	for _, entry := range result.Entries {
-		d := decoder{entry: entry}
-		s.FineGrained = append(s.FineGrained, FineGrained{
-			Name:          d.text("cn"),
-			Precedence:    int(d.number("msDS-PasswordSettingsPrecedence")),
-			Complexity:    d.text("msDS-PasswordComplexityEnabled") == "TRUE",
-			MinLength:     int(d.number("msDS-MinimumPasswordLength")),
-			HistoryLength: int(d.number("msDS-PasswordHistoryLength")),
-		})
-		if d.err != nil {
-			return PasswordSettings{}, d.err
+		pso, err := decodeFineGrained(entry)
+		if err != nil {
+			return PasswordSettings{}, err
 		}
+		s.FineGrained = append(s.FineGrained, pso)
 	}
 	return s, nil
+}
+
+var fineGrainedAttributes = []string{"cn", "msDS-PasswordSettingsPrecedence", "msDS-PasswordComplexityEnabled",
+	"msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength"}
+
+func decodeFineGrained(entry *ldap.Entry) (FineGrained, error) {
+	d := decoder{entry: entry}
+	pso := FineGrained{
+		Name:          d.text("cn"),
+		Precedence:    int(d.number("msDS-PasswordSettingsPrecedence")),
+		Complexity:    d.text("msDS-PasswordComplexityEnabled") == "TRUE",
+		MinLength:     int(d.number("msDS-MinimumPasswordLength")),
+		HistoryLength: int(d.number("msDS-PasswordHistoryLength")),
+	}
+	return pso, d.err
+}
+
+// ResultantPSO tells which fine-grained policy governs the account's password
+// ([MS-ADTS] 3.1.1.4.5.36, msDS-ResultantPSO); found is false if none does, and
+// the domain's settings hold. An account that does not exist is ErrNotFound.
+func (dc *DC) ResultantPSO(ctx context.Context, guid dsdb.GUID) (pso FineGrained, found bool, err error) {
+	pso, found, err = dc.resultantPSO(ctx, guid)
+	if err != nil {
+		return FineGrained{}, false, fmt.Errorf("reading which password policy governs account %s: %w", guid, err)
+	}
+	return pso, found, nil
+}
+
+func (dc *DC) resultantPSO(ctx context.Context, guid dsdb.GUID) (FineGrained, bool, error) {
+	account, err := dc.readOne(ctx, guidDN(guid), userAccounts, "msDS-ResultantPSO")
+	if err != nil {
+		return FineGrained{}, false, err
+	}
+	dn := account.GetEqualFoldAttributeValue("msDS-ResultantPSO")
+	if dn == "" {
+		return FineGrained{}, false, nil
+	}
+	entry, err := dc.readOne(ctx, dn, anything, fineGrainedAttributes...)
+	if errors.Is(err, ErrNotFound) { // which would say that there is no such account
+		return FineGrained{}, false, fmt.Errorf("%s is gone, or not readable on this connection", dn)
+	} else if err != nil {
+		return FineGrained{}, false, err
+	}
+	pso, err := decodeFineGrained(entry)
+	return pso, true, err
 }
