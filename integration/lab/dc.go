@@ -30,7 +30,6 @@ const (
 	// LDAPI is the DC's privileged socket.
 	LDAPI = "/var/lib/samba/private/ldap_priv/ldapi"
 
-	hostName    = "dc1.samdom.example.com"
 	certificate = "/var/lib/samba/private/tls/cert.pem"
 	adminCache  = "FILE:/dev/shm/administrator" // Administrator's Kerberos ticket
 	cloudDir    = "/etc/samba-pwsync/sandbox"   // credentials for the clouds
@@ -40,18 +39,17 @@ const (
 // smb.conf, restart, serve under a supervisor (runit here) that starts it again whenever it dies.
 type DC struct {
 	Container
+	Host string // its DNS name
 
+	image         string
 	administrator string      // password
 	tls           *tls.Config // trusts the DC's certificate
 }
 
 // setUp turns a container of the DC's image, whose entry point provisions the domain, into a DC at work.
-func setUp(ctx context.Context, l *Lab, c Container, o Options) (*DC, error) {
-	dc := &DC{Container: c, administrator: l.NewPassword()}
-
-	up, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if err := dc.waitUp(up); err != nil {
+func setUp(ctx context.Context, l *Lab, dc *DC, o Options) (*DC, error) {
+	dc.administrator = l.NewPassword()
+	if err := dc.waitUp(ctx); err != nil {
 		return nil, err
 	}
 	if _, err := dc.Exec(ctx, twice(dc.administrator), "samba-tool", "user", "setpassword", "Administrator"); err != nil {
@@ -61,32 +59,43 @@ func setUp(ctx context.Context, l *Lab, c Container, o Options) (*DC, error) {
 	if _, err := dc.Exec(ctx, "", "samba-tool", "domain", "passwordsettings", "set", "--min-pwd-age=0"); err != nil {
 		return nil, fmt.Errorf("allowing frequent changes: %w", err)
 	}
-	if _, err := dc.Exec(ctx, dc.administrator+"\n", "env", "KRB5CCNAME="+adminCache, "kinit", "Administrator"); err != nil {
-		return nil, fmt.Errorf("logging in as Administrator: %w", err)
-	}
-	if err := dc.trustCertificate(ctx); err != nil {
+	if err := dc.meetAdministrator(ctx); err != nil {
 		return nil, err
 	}
-
 	o.Progress("setting up samba-pwsync on the domain controller")
-	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init"); err != nil {
-		return nil, fmt.Errorf("running samba-pwsync init: %w", err)
-	}
-	targets, err := l.Sandbox.install(ctx, dc.Container, cloudDir)
-	if err != nil {
-		return nil, err
-	}
-	if err := dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(o.Config, "\n")+"\n"+targets); err != nil {
-		return nil, err
-	}
-	if _, err := dc.Exec(ctx, "", "samba-pwsync", "check", "--connect"); err != nil {
-		return nil, fmt.Errorf("running samba-pwsync check: %w", err)
-	}
-	return dc, dc.StartServe(ctx)
+	return dc, dc.install(ctx, l.Sandbox, o.Config)
 }
 
-// waitUp waits until Samba answers: on the privileged LDAPI socket, over LDAPS and SMB, and as KDC.
+// meetAdministrator prepares what an administrator's tools need: his ticket on the DC, and trust in the DC's certificate here.
+func (dc *DC) meetAdministrator(ctx context.Context) error {
+	if _, err := dc.Exec(ctx, dc.administrator+"\n", "env", "KRB5CCNAME="+adminCache, "kinit", "Administrator"); err != nil {
+		return fmt.Errorf("logging in as Administrator: %w", err)
+	}
+	return dc.trustCertificate(ctx)
+}
+
+// install sets up samba-pwsync on the DC, as its README says, and starts it.
+func (dc *DC) install(ctx context.Context, clouds *Sandbox, config string) error {
+	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init"); err != nil {
+		return fmt.Errorf("running samba-pwsync init: %w", err)
+	}
+	targets, err := clouds.install(ctx, dc.Container, cloudDir)
+	if err != nil {
+		return err
+	}
+	if err := dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(config, "\n")+"\n"+targets); err != nil {
+		return err
+	}
+	if _, err := dc.Exec(ctx, "", "samba-pwsync", "check", "--connect"); err != nil {
+		return fmt.Errorf("running samba-pwsync check: %w", err)
+	}
+	return dc.StartServe(ctx)
+}
+
+// waitUp waits until Samba answers, for two minutes at most: on the privileged LDAPI socket, over LDAPS and SMB, and as KDC.
 func (dc *DC) waitUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
 	for {
 		_, err := dc.Exec(ctx, "", "sh", "-c", `
 			[ -S `+LDAPI+` ] && ldbsearch -H ldapi://$(echo `+LDAPI+` | sed s,/,%2F,g) -s base -b "" defaultNamingContext >/dev/null &&
@@ -112,7 +121,7 @@ func (dc *DC) trustCertificate(ctx context.Context) error {
 	if !roots.AppendCertsFromPEM([]byte(text)) {
 		return errors.New("reading the DC's certificate: no PEM")
 	}
-	dc.tls = &tls.Config{RootCAs: roots, ServerName: hostName}
+	dc.tls = &tls.Config{RootCAs: roots, ServerName: dc.Host}
 	return nil
 }
 

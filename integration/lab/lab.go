@@ -14,6 +14,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -47,11 +48,12 @@ exclude = "(adminCount=1)"
 confirm_timeout = "3s"
 `
 
-// A Lab is a running DC and a running sandbox.
+// A Lab is a running DC and a running sandbox. More DCs may have joined.
 type Lab struct {
 	DC      *DC
 	Sandbox *Sandbox
 
+	build   string // whose images these are (see checkout)
 	dir     string // the sandbox's store, on the host
 	network string
 	started []string // containers
@@ -64,10 +66,7 @@ type Lab struct {
 // Start brings a lab up: about 15 s, most of it Samba's provisioning and first start. On error nothing stays.
 func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if o.Suite == "" {
-		o.Suite = os.Getenv("SAMBA_SUITE")
-	}
-	if o.Suite == "" {
-		o.Suite = "bookworm"
+		o.Suite = suite()
 	}
 	if o.Config == "" {
 		o.Config = DefaultConfig
@@ -79,17 +78,15 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dcImage, sandboxImage := "samba-pwsync/dc:"+o.Suite+"-"+build, "samba-pwsync/sandbox:"+build
-	for _, image := range []string{dcImage, sandboxImage} {
-		if _, err := docker(ctx, "", "image", "inspect", image); err != nil {
-			return nil, fmt.Errorf("looking for image %s (make images builds it): %w", image, err)
-		}
+	sandboxImage := "samba-pwsync/sandbox:" + build
+	if err := haveImage(ctx, sandboxImage); err != nil {
+		return nil, err
 	}
 	if err := Clean(ctx); err != nil {
 		return nil, err
 	}
 
-	l := &Lab{events: recordEvents()}
+	l := &Lab{build: build, events: recordEvents()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close())
@@ -104,11 +101,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 
 	o.Progress("provisioning and starting a Samba AD domain controller (Debian %s)", o.Suite)
-	flags := []string{"--hostname", hostName, "--network-alias", hostName}
-	if o.Suite == "bullseye" { // its Samba sets ACLs in the trusted namespace while it provisions
-		flags = append(flags, "--cap-add", "SYS_ADMIN")
-	}
-	dc, err := l.run(ctx, "dc", dcImage, flags)
+	dc, err := l.runDC(ctx, "dc1", o.Suite, []string{"--dns", "127.0.0.1"})
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +114,8 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 	return l, nil
 }
+
+func suite() string { return cmp.Or(os.Getenv("SAMBA_SUITE"), "bookworm") }
 
 // checkout names this checkout's images, as integration/image/build.sh does: by the folder that holds go.mod.
 func checkout() (string, error) {
@@ -141,6 +136,31 @@ func checkout() (string, error) {
 	}
 	sum := sha256.Sum256([]byte(top))
 	return hex.EncodeToString(sum[:4]), nil
+}
+
+// haveImage says what to do when an image is missing.
+func haveImage(ctx context.Context, image string) error {
+	if _, err := docker(ctx, "", "image", "inspect", image); err != nil {
+		return fmt.Errorf("looking for image %s (make images builds it): %w", image, err)
+	}
+	return nil
+}
+
+// runDC starts a container of a DC's image. Docker's resolver asks the DNS servers among the flags for what it does not know: the
+// domain's own names.
+func (l *Lab) runDC(ctx context.Context, name, suite string, flags []string, args ...string) (*DC, error) {
+	image := "samba-pwsync/dc:" + suite + "-" + l.build
+	if err := haveImage(ctx, image); err != nil {
+		return nil, err
+	}
+	dc := &DC{Host: name + "." + strings.ToLower(Realm), image: image}
+	flags = append(flags, "--hostname", dc.Host, "--network-alias", dc.Host)
+	if suite == "bullseye" { // its Samba sets ACLs in the trusted namespace while it provisions
+		flags = append(flags, "--cap-add", "SYS_ADMIN")
+	}
+	var err error
+	dc.Container, err = l.run(ctx, name, image, flags, args...)
+	return dc, err
 }
 
 // run starts a container of the lab.

@@ -56,13 +56,13 @@ func (dc *DC) SetPasswordLocal(ctx context.Context, user, _, password string) er
 // SetPasswordLDAP is an administrator's samba-tool over the network, logged in with Kerberos.
 func (dc *DC) SetPasswordLDAP(ctx context.Context, user, _, password string) error {
 	_, err := dc.Exec(ctx, twice(password), "env", "KRB5CCNAME="+adminCache,
-		"samba-tool", "user", "setpassword", user, "-H", "ldap://"+hostName, "-k", "yes")
+		"samba-tool", "user", "setpassword", user, "-H", "ldap://"+dc.Host, "-k", "yes")
 	return err
 }
 
 // SMBPasswd is the user's own change over SMB (SamrChangePasswordUser).
 func (dc *DC) SMBPasswd(ctx context.Context, user, old, password string) error {
-	_, err := dc.Exec(ctx, old+"\n"+twice(password), "smbpasswd", "-D", "0", "-s", "-r", hostName, "-U", user)
+	_, err := dc.Exec(ctx, old+"\n"+twice(password), "smbpasswd", "-D", "0", "-s", "-r", dc.Host, "-U", user)
 	return err
 }
 

@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// JoinOptions say what joins the domain of a lab. The zero value is another writable DC of the first one's suite, without samba-pwsync.
+type JoinOptions struct {
+	Name     string                           // short; "" means dc2
+	Suite    string                           // as Options.Suite
+	ReadOnly bool                             // a read-only DC
+	Config   string                           // "" leaves samba-pwsync uninstalled; else as Options.Config
+	Progress func(format string, args ...any) // as Options.Progress
+}
+
+// Join adds a domain controller to the lab's domain: about 25 s. When it returns, each writable DC has heard from the other.
+func (l *Lab) Join(ctx context.Context, o JoinOptions) (*DC, error) {
+	if o.Name == "" {
+		o.Name = "dc2"
+	}
+	if o.Suite == "" {
+		o.Suite = suite()
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, ...any) {}
+	}
+	role := "DC"
+	if o.ReadOnly {
+		role = "RODC"
+	}
+
+	o.Progress("joining %s to the domain (Debian %s) as %s", o.Name, o.Suite, role)
+	dc, err := l.runDC(ctx, o.Name, o.Suite, []string{"--dns", l.DC.IP, "--dns", "127.0.0.1"}, "member")
+	if err != nil {
+		return nil, err
+	}
+	dc.administrator = l.DC.administrator
+	if _, err := dc.Exec(ctx, dc.administrator+"\n", "dc", "join", role); err != nil {
+		return nil, fmt.Errorf("joining %s to the domain: %w", o.Name, err)
+	}
+	if err := dc.waitUp(ctx); err != nil {
+		return nil, err
+	}
+	if err := dc.meetAdministrator(ctx); err != nil {
+		return nil, err
+	}
+	if err := dc.hear(ctx, l.DC); err != nil {
+		return nil, err
+	}
+	if !o.ReadOnly {
+		if err := l.DC.hear(ctx, dc); err != nil {
+			return nil, err
+		}
+	}
+	if o.Config == "" {
+		return dc, nil
+	}
+	o.Progress("setting up samba-pwsync on %s", o.Name)
+	return dc, dc.install(ctx, l.Sandbox, o.Config)
+}
+
+// hear makes another DC a source of this one's replication now, instead of at the next of the consistency checks that are minutes
+// apart, and replicates from it.
+func (dc *DC) hear(ctx context.Context, other *DC) error {
+	if err := dc.drs(ctx, "kcc", dc.Host); err != nil {
+		return err
+	}
+	return dc.PullFrom(ctx, other)
+}
+
+// PullFrom replicates the domain from another DC now, and returns when that is done.
+func (dc *DC) PullFrom(ctx context.Context, other *DC) error {
+	return dc.drs(ctx, "replicate", dc.Host, other.Host, BaseDN)
+}
+
+func (dc *DC) drs(ctx context.Context, args ...string) error {
+	command := append([]string{"env", "KRB5CCNAME=" + adminCache, "samba-tool", "drs"}, args...)
+	if _, err := dc.Exec(ctx, "", append(command, "-k", "yes")...); err != nil {
+		return fmt.Errorf("asking %s for replication: %w", dc.Host, err)
+	}
+	return nil
+}
+
+// CutOff parts the network between two DCs: what this one sends to the other is lost, silently, as with a broken line, so neither hears
+// of the other. Everybody else still reaches both.
+func (dc *DC) CutOff(ctx context.Context, other *DC) error {
+	return dc.route(ctx, "add", "blackhole", other.IP)
+}
+
+// Rejoin undoes CutOff.
+func (dc *DC) Rejoin(ctx context.Context, other *DC) error {
+	return dc.route(ctx, "del", "blackhole", other.IP)
+}
+
+// route changes the DC's routes from a container beside it, which shares its network: the DC itself need not have the right to.
+func (dc *DC) route(ctx context.Context, args ...string) error {
+	_, err := docker(ctx, "", append([]string{"run", "--rm", "--network", "container:" + dc.Name, "--cap-add", "NET_ADMIN",
+		"--label", label + "=" + owner(), "--entrypoint", "busybox", dc.image, "ip", "route"}, args...)...)
+	if err != nil {
+		return fmt.Errorf("changing the routes of %s: %w", dc.Host, err)
+	}
+	return nil
+}
+
+// Short is the DC's name as the directory has it.
+func (dc *DC) Short() string {
+	name, _, _ := strings.Cut(dc.Host, ".")
+	return strings.ToUpper(name)
+}
