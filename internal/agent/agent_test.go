@@ -798,6 +798,81 @@ func TestCaptureWithoutNameAndPosition(t *testing.T) {
 	})
 }
 
+// Somebody has the hook asked about a password that he guesses, and gives no name. It is carol's, whose change nobody captured: she
+// had it before, so it is no change of hers, also when the agent must look at all who moved because of older captures.
+func TestForgedWithoutName(t *testing.T) {
+	test(t, func(s *site) {
+		carol := s.create("carol", "old")
+		s.start()
+		s.after(5 * time.Minute)
+		s.hook("", "older forgery")
+		s.after(5 * time.Second)
+		s.set(carol, "guessed")
+		s.after(5 * time.Second)
+		s.hook("", "guessed")
+		s.after(5 * time.Second)
+		s.expect()
+		s.stop()
+		s.start()
+		s.after(5 * time.Second)
+		if !slices.Contains(s.looks, carol.String()) {
+			s.Error("carol was not looked at, so this test shows nothing")
+		}
+		s.after(10 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+	})
+}
+
+// A disk that fails at the wrong moment: what was proven without a name is tried again as what has one.
+func TestOrphanCannotBeHandedOver(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(time.Minute)
+		h := s.hook("", "new")
+		name := change.Change{Capture: h.ID.String(), Captured: h.Time}.FileName()
+		blocked := filepath.Join(s.outgoing, strings.TrimSuffix(name, change.Suffix)+"-"+alice.String()+change.Suffix)
+		if err := os.MkdirAll(filepath.Join(blocked, "not empty"), 0o700); err != nil {
+			s.Fatal(err)
+		}
+		s.after(50 * ms)
+		s.set(alice, "new")
+		s.after(30 * time.Second)
+		s.expectWaiting(1)
+		s.expectEvents(map[string]uint64{"agent-trouble": 1, "proven": 0})
+		if err := os.RemoveAll(blocked); err != nil {
+			s.Fatal(err)
+		}
+		s.after(6 * time.Second)
+		s.expect("alice=new")
+		s.after(10 * time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 1, "never-committed": 0})
+	})
+}
+
+// An orphan that was proven waits a while for a twin. If the agent is restarted meanwhile, and the password is replaced, nobody can
+// say any more that it was.
+func TestProvenOrphanAfterARestart(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(5 * time.Minute)
+		s.hook("", "first")
+		s.after(50 * ms)
+		s.set(alice, "first")
+		s.after(time.Second)
+		s.expect("alice=first")
+		s.set(alice, "second") // by a route that the hook does not see
+		s.stop()
+		s.start()
+		s.after(10 * time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 1, "unclaimed": 1, "never-committed": 0})
+	})
+}
+
 // An outage longer than the timeout: the accounts that moved meanwhile are looked at before the capture is given up.
 func TestCaptureWithoutNameOverAnOutage(t *testing.T) {
 	test(t, func(s *site) {
@@ -870,12 +945,49 @@ func TestThousandsWaitAtTheStart(t *testing.T) {
 		s.expectWaiting(batch + 44)
 		s.stop()
 
-		agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Log: s.events})
-		if err != nil {
-			s.Fatal(err)
-		}
+		agent := s.idle()
 		if n, err := agent.scan(s.Context(), map[string]time.Time{}); err != nil || n != batch || !agent.docket.Holds(newest) {
 			s.Errorf("%d captures were taken in at once, the newest among them: %v", n, agent.docket.Holds(newest))
+		}
+	})
+}
+
+// idle returns an agent of the site that does nothing by itself.
+func (s *site) idle() *Agent {
+	s.Helper()
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Log: s.events})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return agent
+}
+
+// The newest captures are taken in first, in whatever order the folder got them, and each look goes on where the one before ended.
+func TestNewestCapturesAreTakenInFirst(t *testing.T) {
+	test(t, func(s *site) {
+		var names []string
+		var files [][]byte
+		for range 2*batch + 10 {
+			h, b := s.captured("", "new")
+			names, files = append(names, h.FileName()), append(files, b)
+			s.after(ms)
+		}
+		for n := range names {
+			n = n * 7 % len(names) // which has no factor 7
+			s.write(names[n], files[n])
+		}
+		agent := s.idle()
+		for from := len(names); from > 0; {
+			n, err := agent.scan(s.Context(), map[string]time.Time{})
+			if want := min(batch, from); err != nil || n != want {
+				s.Fatalf("%d captures were taken in at once, want %d: %v", n, want, err)
+			}
+			from -= n
+			for i, name := range names {
+				if agent.docket.Holds(name) != (i >= from) {
+					s.Fatalf("of %d captures, the newest %d are to be known; number %d is: %v", len(names), len(names)-from, i, agent.docket.Holds(name))
+				}
+			}
 		}
 	})
 }
@@ -1059,6 +1171,55 @@ func TestFloodDelaysNobody(t *testing.T) {
 			}
 		}
 		s.expect("bob=new")
+	})
+}
+
+// 10,000 captures without a name that nobody will ever prove: neither one that is real nor one with a name waits for them.
+func TestFloodWithoutName(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.slow(ms)
+		s.start()
+		s.after(5 * time.Minute)
+		flood := func() {
+			for range 5000 {
+				evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
+				if err != nil {
+					s.Fatal(err)
+				}
+				h := capture.Header{ID: capture.NewID(), Time: time.Now()}
+				s.agent.docket.Add(docket.Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence})
+			}
+		}
+		served := func(within time.Duration, want string) {
+			for waited := time.Duration(0); len(s.changes()) == 0; waited += ms {
+				if waited > within {
+					s.Fatalf("%s did not arrive within %v", want, within)
+				}
+				s.after(ms)
+			}
+			s.expect(want)
+		}
+		flood()
+		s.hook("", "new")
+		flood()
+		s.after(50 * ms)
+		s.set(alice, "new")
+		served(50*ms, "alice=new")
+
+		s.set(bob, "new")
+		s.hook("bob", "new")
+		served(20*ms, "bob=new")
+
+		// Also while those of the flood have had their time.
+		s.after(DefaultConfirmTimeout - 100*ms)
+		s.set(alice, "newer")
+		s.hook("", "newer")
+		served(50*ms, "alice=newer")
+		s.after(10 * time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 10_000})
 	})
 }
 

@@ -58,11 +58,17 @@ func (a *Agent) look(ctx context.Context, dc Directory, s *docket.Subject) {
 		a.docket.Unanswered(s)
 		return
 	}
+	if err == nil && !s.GUID.IsZero() && a.handed.holds(account) {
+		a.docket.Done(s, false) // by a capture that named it
+		return
+	}
+	unfinished := false
 	for _, f := range a.docket.Judge(s, account, err, began) {
 		switch {
 		case f.Verdict == proof.Current:
 			if err := a.handOver(ctx, dc, f, account, began); err != nil {
 				a.complain(ctx, f, err)
+				unfinished = true
 			}
 		case f.Overdue:
 			a.dismiss(f, err)
@@ -70,7 +76,7 @@ func (a *Agent) look(ctx context.Context, dc Directory, s *docket.Subject) {
 			a.log.HashMissing(f.Header.ID.String(), identity(account))
 		}
 	}
-	a.docket.Done(s)
+	a.docket.Done(s, unfinished)
 }
 
 // ask makes the search. Of captures without a name the directory cannot be asked: there the watch is sent to see who moved.
@@ -117,7 +123,7 @@ var errGone = errors.New("the capture's file is not there any more, or another o
 func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, account directory.Account, began time.Time) error {
 	if a.handed.holds(account) {
 		a.log.Repeated(f.Header.ID.String(), identity(account))
-		return a.finish(f, account)
+		return a.finish(f)
 	}
 	routes, refusals, err := a.routes.Of(ctx, dc, account)
 	if err != nil {
@@ -125,7 +131,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 	}
 	who, why := identity(account), strings.Join(refusals, "; ")
 	if len(routes) == 0 {
-		if err := a.finish(f, account); err != nil {
+		if err := a.finish(f); err != nil {
 			return err
 		}
 		a.log.Unwanted(f.Header.ID.String(), who, why)
@@ -152,7 +158,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 		return err
 	}
 	a.handed.note(account)
-	if err := a.finish(f, account); err != nil {
+	if err := a.finish(f); err != nil {
 		return err
 	}
 	a.log.Proven(proven)
@@ -190,9 +196,8 @@ func (a *Agent) put(c change.Change, orphan bool) error {
 }
 
 // finish shreds a capture that has been handed over or that nobody wants. An orphan stays: see package docket.
-func (a *Agent) finish(f docket.Finding, account directory.Account) error {
+func (a *Agent) finish(f docket.Finding) error {
 	if f.Orphan {
-		a.docket.Matched(f, account)
 		return nil
 	}
 	err := a.incoming.Remove(f.File)
@@ -228,7 +233,9 @@ func (a *Agent) dismiss(f docket.Finding, cause error) {
 	switch {
 	case err != nil:
 		a.log.AgentTrouble("shredding a capture", err)
-	case f.Proven:
+	case f.Matched:
+	case f.Orphan && f.Earlier:
+		a.log.Unclaimed(id, name)
 	case f.Verdict == proof.Unprovable:
 		a.log.Unprovable(id, name)
 	default:

@@ -85,6 +85,13 @@ func (l *Log) NeverCommitted(capture, name string) {
 		slog.String("capture", capture), slog.String("account", name))
 }
 
+// Unclaimed: NeverCommitted, of a capture from before this process started whose account is not known by its name. An earlier process may
+// have proven it.
+func (l *Log) Unclaimed(capture, name string) {
+	l.write(slog.LevelInfo, "unclaimed", "captured password from before this start is no account's new one since; shredded",
+		slog.String("capture", capture), slog.String("account", name))
+}
+
 // Skipped: proven and handed over, but some targets do not want the account.
 func (l *Log) Skipped(capture string, a change.Account, why string) {
 	l.write(slog.LevelInfo, "skipped", "some targets do not want this account", account(a), slog.String("capture", capture), slog.String("why", why))

@@ -8,9 +8,10 @@
 //   - else after a pause that grows with the age of its newest capture (proof.Pause), whoever is due first.
 //
 // Orphans are captures whose name the directory does not know: Samba gave none, the account is not committed yet, it was
-// renamed, or there never was one. Any account whose password moved after the capture may be an orphan's: those that the watch saw
+// renamed, or there never was one. An account whose password moved after the capture may be an orphan's: those that the watch saw
 // are looked up by GUID, and whose hash is the same is right, provably. If two have that password, both are served; so an orphan
-// that was proven stays until its time is over.
+// that was proven stays until its time is over. Samba holds its one write lock from the hook to the commit, so captures
+// are in the order of the changes: the orphan that is tried first is usually the right one, and an account needs only one.
 //
 // Whom it trusts: what the directory answered. What a capture claims chooses the search, and nothing else.
 //
@@ -18,9 +19,11 @@
 package docket
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +50,9 @@ type Docket struct {
 	newOrphan time.Time // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
 	recent    []Mover   // oldest first
 	passed    time.Time // when the watch's last complete pass began
+	paired    pair      // the last account that was found to an orphan
+
+	began time.Time
 
 	hashes string
 }
@@ -63,9 +69,15 @@ type entry struct {
 	Pending
 	claim *Subject
 
-	noHash   bool                     // that nothing can be proven has been said
-	troubled bool                     // that it cannot be handed over has been said
-	matched  map[dsdb.GUID]dsdb.Stamp // what it was proven for, kept since it is an orphan
+	noHash   bool // that nothing can be proven has been said
+	troubled bool // that it cannot be handed over has been said
+	matched  bool // the directory held it; it is kept since it is an orphan
+}
+
+// pair is what shows where in the order of changes a capture stands.
+type pair struct {
+	usn   uint64
+	taken time.Time
 }
 
 // Subject is one search to be made, again and again: by GUID if that is not zero, else by Name. An empty name stands for captures
@@ -75,7 +87,8 @@ type Subject struct {
 	GUID dsdb.GUID
 
 	captures map[string]*entry // that claim the name, by file
-	newest   time.Time         // when the newest of them was first seen
+	newest   time.Time         // when the newest of them was first seen, or the watch last saw the account moving
+	changed  time.Time         // by the earliest stamp with which the watch saw that
 
 	// It is waiting, urgent or being looked at.
 	due     time.Time
@@ -94,10 +107,12 @@ type Mover struct {
 }
 
 const (
-	// clockSlack is how far two readings of this machine's wall clock may lie apart by its being set.
+	// clockSlack is how far two readings of this machine's wall clock may lie apart by its being set. Stamps count whole seconds.
 	clockSlack = 2 * time.Second
-	// stampSlack is the same between a capture and the stamp of its change, which may be written long after a slow script began.
-	stampSlack = time.Minute
+	// nearby is how long before its change's stamp a capture was probably taken.
+	nearby = 2 * time.Second
+	// dismissals bounds how many captures go that had their time before others have their turn: to shred one takes milliseconds.
+	dismissals = 32
 )
 
 // New returns an empty docket; timeout is how long a capture may wait for its proof.
@@ -109,6 +124,7 @@ func New(timeout time.Duration) *Docket {
 		claims:  map[string]*Subject{},
 		movers:  map[dsdb.GUID]*Subject{},
 		orphans: map[*entry]struct{}{},
+		began:   time.Now(),
 		hashes:  "unknown",
 	}
 }
@@ -145,16 +161,6 @@ func (d *Docket) Remove(f Finding) {
 	delete(d.orphans, f.entry)
 	delete(f.entry.claim.captures, f.entry.File) // Done forgets the claim itself
 	f.entry.Evidence.Wipe()
-}
-
-// Matched notes that an orphan has been handed over for an account.
-func (d *Docket) Matched(f Finding, account directory.Account) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if f.entry.matched == nil {
-		f.entry.matched = map[dsdb.GUID]dsdb.Stamp{}
-	}
-	f.entry.matched[account.GUID] = account.Stamp
 }
 
 // FirstTrouble reports whether this is the first time that it is asked about a capture: a full disk is worth one line each.
@@ -238,23 +244,24 @@ func (d *Docket) Unanswered(s *Subject) {
 	d.hurry(s)
 }
 
-// Done puts a subject back after an answer.
-func (d *Docket) Done(s *Subject) {
+// Done puts a subject back after an answer; unfinished if a proven capture could not be handed over.
+func (d *Docket) Done(s *Subject, unfinished bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	again := s.again
 	s.looking, s.again = false, false
+	mover := !s.GUID.IsZero()
 	switch {
-	case again && (len(s.captures) > 0 || !s.GUID.IsZero()):
+	case again && (len(s.captures) > 0 || mover):
 		d.hurry(s)
-	case len(s.captures) > 0:
+	case len(s.captures) > 0 || mover && unfinished:
 		now := time.Now()
 		s.due = now.Add(proof.Pause(now.Sub(s.newest)))
 		heap.Push(&d.waiting, s)
 		if s.place == 0 {
 			d.wakeUp()
 		}
-	case !s.GUID.IsZero():
+	case mover:
 		delete(d.movers, s.GUID)
 	default:
 		delete(d.claims, strings.ToLower(s.Name))
@@ -268,14 +275,15 @@ type Finding struct {
 	Overdue bool // it had its time: unless it is current, it goes
 	News    bool // for the first time nothing can be proven
 	Orphan  bool
-	Proven  bool // before, as an orphan
+	Matched bool // the directory held it before, as an orphan
+	Earlier bool // it was taken before this docket was made: another process may have proven it
 
 	entry *entry
 }
 
-// Judge holds the captures that a search is about against its answer: the account, or the error of having none. Captures that
-// came after the search began wait for the next.
-func (d *Docket) Judge(s *Subject, account directory.Account, err error, began time.Time) (findings []Finding) {
+// Judge holds captures against the answer of a search: the account, or the error of having none. Captures that came after the
+// search began wait for the next.
+func (d *Docket) Judge(s *Subject, account directory.Account, err error, began time.Time) []Finding {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
@@ -284,40 +292,115 @@ func (d *Docket) Judge(s *Subject, account directory.Account, err error, began t
 			d.hashes = "missing"
 		}
 	}
-	consider := func(e *entry) {
-		if e.Seen.After(began) {
-			return
-		}
-		f := Finding{Pending: e.Pending, Verdict: proof.NotYet, Overdue: d.overdue(e, began), Proven: len(e.matched) > 0, entry: e}
-		if err == nil && !(f.Proven && e.matched[account.GUID].Equal(account.Stamp)) {
-			f.Verdict = e.Evidence.Judge(account.NTHash, account.Stamp)
-		}
-		if f.Verdict == proof.Unprovable {
-			f.News, e.noHash = !e.noHash, true
-		}
-		_, f.Orphan = d.orphans[e]
-		if f.Verdict == proof.Current || f.Overdue || f.News {
-			findings = append(findings, f)
-		}
+	switch {
+	case s.GUID.IsZero():
+		return d.judgeClaims(s, account, err, began)
+	case err == nil:
+		return d.judgeOrphans(s, account, began)
+	default:
+		return nil
 	}
-	if !s.GUID.IsZero() {
-		if err == nil {
-			for e := range d.orphans {
-				consider(e)
-			}
-		}
-		return findings
-	}
+}
+
+// judgeClaims judges all captures that claim the name.
+func (d *Docket) judgeClaims(s *Subject, account directory.Account, err error, began time.Time) (findings []Finding) {
+	complete := d.complete(began)
+	going := 0
 	for _, e := range s.captures {
+		if e.Seen.After(began) {
+			continue
+		}
+		until := began
 		switch {
 		case err == nil:
 			delete(d.orphans, e)
 		case errors.Is(err, directory.ErrNotFound):
 			d.orphan(e)
+			until = complete
 		}
-		consider(e)
+		f := d.finding(e)
+		f.Overdue = proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
+		if err == nil {
+			d.compare(&f, account)
+		}
+		if f.Overdue && f.Verdict != proof.Current {
+			if going == dismissals {
+				s.again = true
+				continue
+			}
+			going++
+		}
+		if f.Verdict == proof.Current || f.Overdue || f.News {
+			findings = append(findings, f)
+		}
 	}
 	return findings
+}
+
+// judgeOrphans finds the orphan that is an account's change. One is enough: any other that proves the same holds the same password,
+// and is another account's, or somebody made it up.
+func (d *Docket) judgeOrphans(s *Subject, account directory.Account, began time.Time) []Finding {
+	for _, e := range d.candidates(s, account, began) {
+		f := d.finding(e)
+		d.compare(&f, account)
+		switch f.Verdict {
+		case proof.Current:
+			e.matched = true
+			d.paired = pair{account.USNChanged, e.Header.Time}
+			return []Finding{f}
+		case proof.Unprovable: // with any other one, too
+			if f.News {
+				return []Finding{f}
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// candidates returns the orphans that may be an account's change, the likeliest first.
+func (d *Docket) candidates(s *Subject, account directory.Account, began time.Time) []*entry {
+	m := Mover{Changed: account.Stamp.Time, Seen: s.newest}
+	var all []*entry
+	for e := range d.orphans {
+		if !e.Seen.After(began) && m.mayBelongTo(e.Header.Time) {
+			all = append(all, e)
+		}
+	}
+	later := account.USNChanged > d.paired.usn
+	unlikely := func(e *entry) int {
+		switch {
+		case e.matched:
+			return 3
+		case e.Header.Time.Before(m.Changed.Add(-nearby)):
+			return 2
+		case e.Header.Time.After(d.paired.taken) != later:
+			return 1
+		default:
+			return 0
+		}
+	}
+	slices.SortFunc(all, func(a, b *entry) int {
+		inTime := a.Header.Time.Compare(b.Header.Time)
+		if !later {
+			inTime = -inTime
+		}
+		return cmp.Or(cmp.Compare(unlikely(a), unlikely(b)), inTime)
+	})
+	return all
+}
+
+func (d *Docket) finding(e *entry) Finding {
+	_, orphan := d.orphans[e]
+	return Finding{Pending: e.Pending, Verdict: proof.NotYet, Orphan: orphan, Matched: e.matched,
+		Earlier: e.Header.Time.Before(d.began), entry: e}
+}
+
+func (d *Docket) compare(f *Finding, account directory.Account) {
+	f.Verdict = f.Evidence.Judge(account.NTHash, account.Stamp)
+	if f.Verdict == proof.Unprovable {
+		f.News, f.entry.noHash = !f.entry.noHash, true
+	}
 }
 
 func (d *Docket) orphan(e *entry) {
@@ -330,18 +413,18 @@ func (d *Docket) orphan(e *entry) {
 	}
 }
 
-// overdue reports whether a capture had its time when a search began. An orphan's is not over before all accounts that moved
-// until then have been looked up.
-func (d *Docket) overdue(e *entry, began time.Time) bool {
-	if _, orphan := d.orphans[e]; orphan {
-		if len(d.movers) > 0 {
-			return false
-		}
-		if d.passed.Before(began) {
-			began = d.passed
+// complete returns until when every account that moved has been held against the orphans, for a search that began at that time. An
+// orphan's time is not over before.
+func (d *Docket) complete(began time.Time) time.Time {
+	if d.passed.Before(began) {
+		began = d.passed
+	}
+	for _, s := range d.movers {
+		if s.changed.Before(began) {
+			began = s.changed
 		}
 	}
-	return proof.Overdue(began.Sub(e.Header.Time), began.Sub(e.Seen), d.timeout)
+	return began
 }
 
 // Moved takes in what a pass of the watch finds, as it finds it.
@@ -359,7 +442,7 @@ func (d *Docket) Moved(movers []Mover) {
 			d.hurry(claim)
 		}
 		if !oldest.IsZero() && m.mayBelongTo(oldest) {
-			d.lookUp(m.GUID)
+			d.lookUp(m)
 		}
 	}
 	d.recent = append(d.recent, movers...)
@@ -373,7 +456,7 @@ func (d *Docket) PassComplete(began time.Time) {
 	kept := d.recent[:0]
 	for _, m := range d.recent {
 		if !d.newOrphan.IsZero() && m.mayBelongTo(d.newOrphan) {
-			d.lookUp(m.GUID)
+			d.lookUp(m)
 		}
 		if began.Sub(m.Seen) < d.timeout {
 			kept = append(kept, m)
@@ -386,17 +469,21 @@ func (d *Docket) PassComplete(began time.Time) {
 }
 
 // mayBelongTo reports whether the change that moved the account can be that of a capture taken at a time: the hook comes before
-// the commit, and the commit before the watch sees it. That keeps captures that somebody makes up from having accounts looked
-// up that moved long before.
+// the stamp, and the stamp before the watch sees it. So a capture that somebody makes up, of a password that he guesses, is held
+// against no account that had it before; nor has it accounts looked up that moved before.
 func (m Mover) mayBelongTo(captured time.Time) bool {
-	return !m.Changed.Before(captured.Add(-stampSlack)) && !m.Seen.Before(captured.Add(-clockSlack))
+	earliest := captured.Add(-clockSlack)
+	return !m.Changed.Before(earliest) && !m.Seen.Before(earliest)
 }
 
-func (d *Docket) lookUp(guid dsdb.GUID) {
-	s := d.movers[guid]
+func (d *Docket) lookUp(m Mover) {
+	s := d.movers[m.GUID]
 	if s == nil {
-		s = &Subject{GUID: guid, place: -1}
-		d.movers[guid] = s
+		s = &Subject{GUID: m.GUID, changed: m.Changed, place: -1}
+		d.movers[m.GUID] = s
+	}
+	if s.newest.Before(m.Seen) {
+		s.newest = m.Seen
 	}
 	d.hurry(s)
 }

@@ -1,12 +1,15 @@
 package docket
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 func waiting(t *testing.T, account string) Pending {
@@ -34,7 +37,7 @@ func TestOneSearchAtATimeForEachName(t *testing.T) {
 	if s := d.turn(); s != nil {
 		t.Fatalf("%q has its turn while it is looked at", s.Name)
 	}
-	d.Done(alice)
+	d.Done(alice, false)
 	if s := d.turn(); s != alice {
 		t.Error("what came meanwhile does not have its turn at once")
 	}
@@ -62,8 +65,105 @@ func TestNothingIsKeptOfWhatIsGone(t *testing.T) {
 	d.Add(p)
 	alice := d.turn()
 	d.Remove(Finding{entry: d.files[p.File]})
-	d.Done(alice)
+	d.Done(alice, false)
 	if len(d.files)+len(d.claims)+len(d.orphans)+len(d.waiting)+len(d.urgent) != 0 {
 		t.Errorf("left: %+v", d)
+	}
+}
+
+// orphans fills a docket with captures without a name, taken so long after a moment, and says so of each.
+func orphans(t *testing.T, d *Docket, began time.Time, taken ...time.Duration) (entries []*entry) {
+	t.Helper()
+	for _, after := range taken {
+		p := waiting(t, "")
+		p.Header.Time, p.Seen = began.Add(after), began.Add(after)
+		d.Add(p)
+		entries = append(entries, d.files[p.File])
+	}
+	s := d.turn()
+	d.Judge(s, directory.Account{}, directory.ErrNotFound, time.Now())
+	d.Done(s, false)
+	return entries
+}
+
+// 192 changes, 50 ms apart, and each capture holds another password. The directory's answers come in order, backwards, or as sixteen
+// searches at a time bring them; the capture that is tried first is mostly the right one. With proofs that take milliseconds
+// each, that is the difference between a second and a minute and a half.
+func TestCapturesAreTriedInTheOrderOfTheChanges(t *testing.T) {
+	const n = 192
+	sixteen := func(i int) int { return i/16*16 + i%16*5%16 }
+	for name, c := range map[string]struct {
+		order func(i int) int
+		tries int
+	}{
+		"in order":           {func(i int) int { return i }, n},
+		"backwards":          {func(i int) int { return n - 1 - i }, 2 * n},
+		"sixteen at a time":  {sixteen, 5 * n},
+		"sixteen, backwards": {func(i int) int { return n - 1 - sixteen(i) }, 5 * n},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := New(time.Hour)
+			var taken []time.Duration
+			for i := range n {
+				taken = append(taken, time.Duration(i)*50*time.Millisecond)
+			}
+			captures := orphans(t, d, time.Now().Add(-time.Minute), taken...)
+			tries := 0
+			for i := range n {
+				i = c.order(i)
+				committed := captures[i].Header.Time.Add(20 * time.Millisecond)
+				account := directory.Account{USNChanged: uint64(4000 + 5*i), Stamp: dsdb.Stamp{Version: 1, Time: committed.Truncate(time.Second)}}
+				at := slices.Index(d.candidates(&Subject{newest: committed}, account, time.Now()), captures[i])
+				if at < 0 {
+					t.Fatalf("capture %d is not tried", i)
+				}
+				tries += at + 1
+				captures[i].matched = true
+				d.paired = pair{account.USNChanged, captures[i].Header.Time}
+			}
+			if tries > c.tries {
+				t.Errorf("%d changes took %d tries, want at most %d", n, tries, c.tries)
+			}
+		})
+	}
+}
+
+func TestWhoseCaptureItMayBe(t *testing.T) {
+	captured := time.Date(2026, 1, 1, 12, 0, 0, 900e6, time.UTC)
+	for name, c := range map[string]struct {
+		changed, seen time.Duration // since the capture
+		want          bool
+	}{
+		"changed and seen right after":                {time.Second, time.Second, true},
+		"the stamp's second began before the capture": {-900 * time.Millisecond, 0, true},
+		"changed long after":                          {time.Hour, time.Hour, true},
+		"changed before":                              {-3 * time.Second, 0, false},
+		"seen before":                                 {0, -3 * time.Second, false},
+	} {
+		m := Mover{Changed: captured.Add(c.changed), Seen: captured.Add(c.seen)}
+		if got := m.mayBelongTo(captured); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// However many have had their time, the search that finds it is not held up by shredding them all.
+func TestFewAreDismissedAtATime(t *testing.T) {
+	d := New(time.Second)
+	orphans(t, d, time.Now().Add(-time.Hour), make([]time.Duration, 100*dismissals)...)
+	d.PassComplete(time.Now())
+	s := d.claims[""]
+	for left := 100 * dismissals; left > 0; left -= dismissals {
+		findings := d.Judge(s, directory.Account{}, directory.ErrNotFound, time.Now())
+		if len(findings) != dismissals {
+			t.Fatalf("%d are dismissed at once, of %d", len(findings), left)
+		}
+		if s.again != (left > dismissals) {
+			t.Fatalf("%d are left, and the search is to be repeated at once: %v", left-dismissals, s.again)
+		}
+		s.again = false
+		for _, f := range findings {
+			d.Remove(f)
+		}
 	}
 }
