@@ -65,6 +65,10 @@ type Change struct {
 	Routes    []Route    `json:"routes"`
 	Header    []byte     `json:"header"`     // the capture's marshalled header: the box is bound to it
 	SecretBox []byte     `json:"secret_box"` // sealed to the forwarder
+
+	// The peers as they had been heard when the last pass of the watch ended that ended before the capture was taken, so before the
+	// change was made: empty if none are configured, with USN 0 if no such pass is known.
+	Peers []Peer `json:"peers,omitempty"`
 }
 
 // FileName is the name of the change's file: it sorts by the time of capture.
@@ -130,11 +134,20 @@ func ParseSightings(b []byte) ([]Sighting, error) {
 	return f.Sightings, nil
 }
 
+// Peer is another domain controller that has a forwarder of its own, and how far the agent's DC has heard it.
+type Peer struct {
+	Name         string    `json:"name"`                   // as configured
+	InvocationID dsdb.GUID `json:"invocation_id,omitzero"` // zero: the directory knows no such DC
+	USN          uint64    `json:"usn,omitempty"`          // what it originated up to this one of its USNs has reached the agent's DC
+	Heard        time.Time `json:"heard,omitzero"`         // when the agent's DC last pulled from it and succeeded; the agent's clock
+}
+
 // Mark says that every password stamp that the agent's DC held at AsOf has been passed on.
 type Mark struct {
 	AsOf         time.Time `json:"as_of"` // the agent's clock
 	Host         string    `json:"host"`
 	InvocationID dsdb.GUID `json:"invocation_id"` // the DC that was read
+	Peers        []Peer    `json:"peers,omitempty"`
 }
 
 // WriteMark puts the mark into the outgoing folder, in place of the one before. It is not synced: a power cut may bring an

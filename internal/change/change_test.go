@@ -23,6 +23,7 @@ func sample() Change {
 		Routes:    []Route{{Target: "google", User: "alice@example.com"}},
 		Header:    []byte("header"),
 		SecretBox: []byte("box"),
+		Peers:     []Peer{{"DC2", dsdb.GUID{8}, 4711, now}, {Name: "DC3"}},
 	}
 }
 
@@ -77,13 +78,16 @@ func TestMark(t *testing.T) {
 	if _, err := ReadMark(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no mark yet: %v", err)
 	}
-	want := Mark{AsOf: time.Unix(1700000000, 0).UTC(), Host: "dc1", InvocationID: dsdb.GUID{7}}
+	want := Mark{
+		AsOf: time.Unix(1700000000, 0).UTC(), Host: "dc1", InvocationID: dsdb.GUID{7},
+		Peers: []Peer{{"DC2", dsdb.GUID{8}, 4711, time.Unix(1699999990, 0).UTC()}, {Name: "DC3"}},
+	}
 	for range 2 {
 		if err := WriteMark(dir, want); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, err := ReadMark(dir); err != nil || got != want {
+	if got, err := ReadMark(dir); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("came back as %+v, %v", got, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "mark"), []byte("{"), 0o600); err != nil {
