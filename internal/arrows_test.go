@@ -141,6 +141,7 @@ func TestToolkitDependencies(t *testing.T) {
 	allowed := map[string][]string{
 		"samba/checkpassword": {},
 		"samba/dsdb":          {"golang.org/x/crypto/md4"},
+		"samba/audit":         {},
 		"samba/directory":     {"github.com/go-ldap/ldap/v3", "samba/dsdb"},
 	}
 	for _, s := range sources(t) {
