@@ -59,19 +59,14 @@ func setUp(ctx context.Context, l *Lab, dc *DC, o Options) (*DC, error) {
 	if _, err := dc.Exec(ctx, "", "samba-tool", "domain", "passwordsettings", "set", "--min-pwd-age=0"); err != nil {
 		return nil, fmt.Errorf("allowing frequent changes: %w", err)
 	}
-	if err := dc.meetAdministrator(ctx); err != nil {
+	if _, err := dc.Exec(ctx, dc.administrator+"\n", "env", "KRB5CCNAME="+adminCache, "kinit", "Administrator"); err != nil {
+		return nil, fmt.Errorf("logging in as Administrator: %w", err)
+	}
+	if err := dc.trustCertificate(ctx); err != nil {
 		return nil, err
 	}
 	o.Progress("setting up samba-pwsync on the domain controller")
 	return dc, dc.install(ctx, l.Sandbox, o.Config)
-}
-
-// meetAdministrator prepares what an administrator's tools need: his ticket on the DC, and trust in the DC's certificate here.
-func (dc *DC) meetAdministrator(ctx context.Context) error {
-	if _, err := dc.Exec(ctx, dc.administrator+"\n", "env", "KRB5CCNAME="+adminCache, "kinit", "Administrator"); err != nil {
-		return fmt.Errorf("logging in as Administrator: %w", err)
-	}
-	return dc.trustCertificate(ctx)
 }
 
 // install sets up samba-pwsync on the DC, as its README says, and starts it.

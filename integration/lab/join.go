@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // JoinOptions say what joins the domain of a lab. The zero value is another writable DC of the first one's suite, without samba-pwsync.
@@ -37,13 +38,13 @@ func (l *Lab) Join(ctx context.Context, o JoinOptions) (*DC, error) {
 		return nil, err
 	}
 	dc.administrator = l.DC.administrator
-	if _, err := dc.Exec(ctx, dc.administrator+"\n", "dc", "join", role); err != nil {
+	if _, err := dc.Exec(ctx, dc.administrator+"\n", "env", "KRB5CCNAME="+adminCache, "dc", "join", role, l.DC.Host); err != nil {
 		return nil, fmt.Errorf("joining %s to the domain: %w", o.Name, err)
 	}
 	if err := dc.waitUp(ctx); err != nil {
 		return nil, err
 	}
-	if err := dc.meetAdministrator(ctx); err != nil {
+	if err := dc.trustCertificate(ctx); err != nil {
 		return nil, err
 	}
 	if err := dc.hear(ctx, l.DC); err != nil {
@@ -64,10 +65,18 @@ func (l *Lab) Join(ctx context.Context, o JoinOptions) (*DC, error) {
 // hear makes another DC a source of this one's replication now, instead of at the next of the consistency checks that are minutes
 // apart, and replicates from it.
 func (dc *DC) hear(ctx context.Context, other *DC) error {
-	if err := dc.drs(ctx, "kcc", dc.Host); err != nil {
-		return err
+	patience := time.Now().Add(time.Minute)
+	for {
+		err := dc.drs(ctx, "kcc", dc.Host)
+		if err == nil {
+			err = dc.PullFrom(ctx, other)
+		}
+		// A DC whose own check is under way refuses this one.
+		if err == nil || time.Now().After(patience) {
+			return err
+		}
+		time.Sleep(time.Second)
 	}
-	return dc.PullFrom(ctx, other)
 }
 
 // PullFrom replicates the domain from another DC now, and returns when that is done.
