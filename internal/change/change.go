@@ -5,7 +5,8 @@
 // Proven. The secret box is the hook's, untouched: the agent cannot open it.
 //
 // A Sighting says which password version the directory holds now, without any secret. A sighting newer than a change that
-// still waits supersedes it.
+// still waits supersedes it. A second Sighting of the same stamp follows when its time is over, with Wanted: which targets want the
+// account, and if one of them has nothing of that stamp, why.
 //
 // The Mark says until when the agent's watch has seen every password stamp. The agent writes the sightings first and the mark
 // after them; the forwarder reads the mark first and the sightings after it. So whatever the mark covers, the forwarder knows.
@@ -109,6 +110,16 @@ type Sighting struct {
 	Stamp   dsdb.Stamp `json:"stamp"`           // zero if Gone
 	Gone    bool       `json:"gone,omitempty"`  // the account was deleted: nothing that waits for it is current
 	Reset   bool       `json:"reset,omitempty"` // the directory was restored or rolled back: the stamp holds, even if it is older than one seen before
+	Wanted  *Wanted    `json:"wanted,omitempty"`
+	// Whole ends the sightings of a directory that was restored or rolled back; it is of no account. An account that was not among those
+	// marked Reset since the time of the file is not there.
+	Whole bool `json:"whole,omitempty"`
+}
+
+// SightingsFile names a file of sightings by when the look at the directory began whose result it holds; files of one look are told
+// apart by unique.
+func SightingsFile(began time.Time, unique string) string {
+	return fmt.Sprintf("%020d-%s%s", began.UnixNano(), unique, SightingsSuffix)
 }
 
 // MarshalSightings returns the bytes of a file of sightings.

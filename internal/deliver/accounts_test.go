@@ -162,7 +162,7 @@ func TestNameIsHandedOver(t *testing.T) {
 				w.put(old)
 				w.pass(quiet)
 				google.holdsFor("alice@example.com", 2, 1)
-				w.happened("name-taken", 2)
+				w.happened("name-taken", 1) // that has been said, and is written down
 				w.settled()
 				w.unwatch()
 				w.stop()

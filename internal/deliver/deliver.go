@@ -198,6 +198,7 @@ func (f *Forwarder) dropped(i queue.Item, k ledger.Knowledge) {
 	case i.Parked: // that has been said
 	case !newest.Outdates(i.Stamp, i.Proven) && holder.Outdates(i.Account.GUID, i.Proven):
 		f.log.NameTaken(i.Target, i.User, i.Account, i.Stamp.Version, holder.Account)
+		f.try("recording an outcome", func() error { return f.nameTaken(i, holder.Account) })
 	case i.Stamp.Compare(newest.Stamp) < 0:
 		f.log.Superseded(i.Target, i.Account, i.Stamp.Version, newest.Stamp.Version)
 	case i.Stamp.Compare(newest.Stamp) > 0 && !newest.Stamp.IsZero():
@@ -205,6 +206,13 @@ func (f *Forwarder) dropped(i queue.Item, k ledger.Knowledge) {
 	default:
 		f.log.AccountGone(i.Target, i.Account, i.Stamp.Version)
 	}
+}
+
+func (f *Forwarder) nameTaken(i queue.Item, by change.Account) error {
+	return f.ledger.Record(ledger.Entry{
+		Target: i.Target, User: i.User, Place: i.Place, Account: i.Account, Stamp: i.Stamp, Proven: i.Proven,
+		Class: ledger.NameTaken, Reason: "the name is the account " + by.SAMAccountName + "'s now", At: time.Now(), Attempts: i.Attempts,
+	})
 }
 
 // supersede drops what is outdated of the accounts and places that k is about, and of accounts that are gone everything.

@@ -93,13 +93,15 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	whole = true
 	for _, name := range names {
 		sightings, state := read(f, f.sights, name, change.ParseSightings)
-		switch state {
-		case good:
+		switch {
+		case state == good && !whole && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Whole }):
+			// Whom the files before it show cannot be told yet.
+		case state == good:
 			if err := f.sight(written(name, time.Now()), sightings); err != nil {
 				return nil, false, err
 			}
 			applied = append(applied, name)
-		case unclear:
+		case state == unclear:
 			whole = false
 		}
 	}
@@ -123,6 +125,9 @@ func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) error {
 	}
 	for _, b := range k.Back {
 		f.log.DirectoryWentBack(b.Account, b.From.Version, b.To.Version)
+	}
+	for _, g := range k.Gaps {
+		f.log.Lacks(g.Account, g.Target, g.Reason, g.Detail)
 	}
 	gone := map[dsdb.GUID]bool{}
 	for _, s := range sightings {

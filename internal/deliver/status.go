@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
@@ -14,6 +15,9 @@ type Status struct {
 	Watch   WatchStatus    `json:"watch"`
 	Targets []TargetStatus `json:"targets"` // in the order of the configuration
 	Parked  []ParkedStatus `json:"parked"`  // the longest captured first
+
+	// Drift counts what Drift lists, by its reasons.
+	Drift map[change.Reason]int `json:"drift"`
 }
 
 // WatchStatus says until when the directory has been seen.
@@ -50,8 +54,22 @@ type ParkedStatus struct {
 
 // Status returns the picture of this moment. It may be called at any time.
 func (f *Forwarder) Status() Status {
-	s := Status{Watch: f.watch.status(time.Now()), Targets: []TargetStatus{}, Parked: []ParkedStatus{}} // [] and not null for scripts
-	counts := f.ledger.Counts()
+	s := Status{Watch: f.watch.status(time.Now()), Targets: f.targets(), Parked: []ParkedStatus{}} // [] and not null for scripts
+	items := f.queue.Items()
+	s.Drift = f.countDrift(items, s.Targets)
+	for _, item := range items {
+		if item.Parked {
+			s.Parked = append(s.Parked, ParkedStatus{
+				Target: item.Target, User: item.User, Account: item.Account.SAMAccountName, GUID: item.Account.GUID.String(),
+				Version: item.Stamp.Version, Class: item.Class, Reason: item.Reason, Since: item.Due,
+			})
+		}
+	}
+	return s
+}
+
+func (f *Forwarder) targets() []TargetStatus {
+	targets, counts := []TargetStatus{}, f.ledger.Counts()
 	for _, name := range f.names {
 		l := f.lanes[name]
 		t := TargetStatus{
@@ -63,17 +81,9 @@ func (f *Forwarder) Status() Status {
 			t.Error = err.Error()
 		}
 		t.Waiting, t.Parked = f.queue.Count(name)
-		s.Targets = append(s.Targets, t)
+		targets = append(targets, t)
 	}
-	for _, item := range f.queue.Items() {
-		if item.Parked {
-			s.Parked = append(s.Parked, ParkedStatus{
-				Target: item.Target, User: item.User, Account: item.Account.SAMAccountName, GUID: item.Account.GUID.String(),
-				Version: item.Stamp.Version, Class: item.Class, Reason: item.Reason, Since: item.Due,
-			})
-		}
-	}
-	return s
+	return targets
 }
 
 // times remembers how long the last hundred deliveries took.

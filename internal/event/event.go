@@ -202,6 +202,16 @@ func (l *Log) RolledBack(target string, a change.Account, old, now uint32) {
 		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
 }
 
+// Lacks: a target that wants the account has not got the password that the directory holds, and will not get it by itself.
+func (l *Log) Lacks(a change.Account, target string, why change.Reason, detail string) {
+	level := slog.LevelWarn
+	if why == change.BeforeInstallation || why == change.Peer || why == change.Lost { // lost may still be waiting
+		level = slog.LevelDebug
+	}
+	l.write(level, "drift", "a target lacks this account's password", slog.String("target", target), account(a),
+		slog.String("why", string(why)), slog.String("detail", detail))
+}
+
 // Expired: a secret waited longer than secret_ttl and has been shredded.
 func (l *Log) Expired(target string, a change.Account) {
 	l.write(slog.LevelError, "expired", "secret_ttl is over; the password was shredded undelivered", slog.String("target", target), account(a))

@@ -16,6 +16,7 @@ type Newest struct {
 	Stamp   dsdb.Stamp     `json:"stamp"`         // zero: none, the account is gone
 	Seen    time.Time      `json:"seen"`          // when we learned of it
 	Void    time.Time      `json:"void,omitzero"` // the account was deleted, or the directory went back, before then
+	Wanted  *change.Wanted `json:"wanted,omitempty"`
 }
 
 // Outdates reports whether a password of the account is not current any more: a newer one is known; or it was proven before the account
@@ -52,6 +53,7 @@ type Knowledge struct {
 	Newest  map[dsdb.GUID]Newest
 	Holders map[string]Holder // by place
 	Back    []Back            // what See changed
+	Gaps    []Gap             // that See learned of
 }
 
 // Back says that the directory holds an older password of an account than it did.
@@ -127,6 +129,7 @@ func (l *Ledger) learn(teach func(*draft) error) (k Knowledge, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var forgotten []Entry
+	gaps := map[dsdb.GUID][]Gap{}
 	err = l.db.Update(func(tx boltfile.Tx) error {
 		d := newDraft(tx)
 		if err := teach(d); err != nil {
@@ -136,11 +139,21 @@ func (l *Ledger) learn(teach func(*draft) error) (k Knowledge, err error) {
 		if err := d.write(); err != nil {
 			return err
 		}
-		forgotten, err = d.forget()
-		return err
+		if forgotten, err = d.forget(); err != nil {
+			return err
+		}
+		for guid := range d.learned {
+			if gaps[guid], err = gapsOf(tx, guid, d.Newest[guid]); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return Knowledge{}, err
+	}
+	for guid, g := range gaps {
+		l.remember(guid, g)
 	}
 	for _, e := range forgotten {
 		l.count(e, Entry{})
@@ -151,8 +164,9 @@ func (l *Ledger) learn(teach func(*draft) error) (k Knowledge, err error) {
 // draft is knowledge in the making: what a transaction reads, and what is new.
 type draft struct {
 	Knowledge
-	tx   boltfile.Tx
-	news []row
+	tx      boltfile.Tx
+	news    []row
+	learned map[dsdb.GUID]bool // whose Newest is news
 }
 
 type row struct {
@@ -162,7 +176,7 @@ type row struct {
 }
 
 func newDraft(tx boltfile.Tx) *draft {
-	return &draft{Knowledge: Knowledge{Newest: map[dsdb.GUID]Newest{}, Holders: map[string]Holder{}}, tx: tx}
+	return &draft{Knowledge: Knowledge{Newest: map[dsdb.GUID]Newest{}, Holders: map[string]Holder{}}, tx: tx, learned: map[dsdb.GUID]bool{}}
 }
 
 func (d *draft) newestOf(guid dsdb.GUID) (n Newest, err error) {
@@ -185,11 +199,19 @@ func (d *draft) holderOf(place string) (h Holder, err error) {
 
 func (d *draft) setNewest(n Newest) {
 	n.Seen = time.Now()
+	d.keep(n)
+}
+
+func (d *draft) keep(n Newest) {
 	d.Newest[n.Account.GUID] = n
+	d.learned[n.Account.GUID] = true
 	d.news = append(d.news, row{newest, n.Account.GUID[:], n})
 }
 
 func (d *draft) see(at time.Time, s change.Sighting) error {
+	if s.Whole {
+		return d.missing(at)
+	}
 	known, err := d.newestOf(s.Account.GUID)
 	if err != nil {
 		return err
@@ -206,7 +228,32 @@ func (d *draft) see(at time.Time, s change.Sighting) error {
 	case s.Stamp.Compare(known.Stamp) > 0:
 		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: known.Void})
 	}
+	if s.Wanted != nil {
+		return d.decide(s)
+	}
 	return nil
+}
+
+// missing notes that those accounts are gone that were not seen in a directory that went back, and was looked at from that time on.
+func (d *draft) missing(at time.Time) error {
+	var missing []change.Account
+	err := d.tx.Prefix(newest, nil, func(_, value []byte) error {
+		var n Newest
+		if err := json.Unmarshal(value, &n); err != nil {
+			return err
+		}
+		if drafted, ok := d.Newest[n.Account.GUID]; ok {
+			n = drafted
+		}
+		if !n.Stamp.IsZero() && n.Void.Before(at) {
+			missing = append(missing, n.Account)
+		}
+		return nil
+	})
+	for _, a := range missing {
+		d.setNewest(Newest{Account: a, Void: at})
+	}
+	return err
 }
 
 func (d *draft) prove(proofs ...Proof) error {

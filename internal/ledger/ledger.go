@@ -2,7 +2,7 @@
 //
 // What: per account and target the last final outcome (delivered, refused, expired) with its stamp, and the last stamp that was
 // delivered; per account the newest stamp that the directory is known to hold; per place (a target and a name there, in a form that the
-// forwarder makes) the account that had it last. Stamps only grow, unless the agent says that the directory went back, or that the
+// forwarder makes) the account that had it last; and from these, who lacks the newest password. Stamps only grow, unless the agent says that the directory went back, or that the
 // account is gone; of what was proven before that, only what is seen again counts.
 //
 // Why: before each attempt the forwarder asks here whether the password at hand is still the account's current one, whether the
@@ -45,6 +45,9 @@ const (
 // Expired is the class of a change whose secret was shredded because secret_ttl was over. The other classes are the target's.
 const Expired target.Class = "expired"
 
+// NameTaken is the class of a change that another account's took the name from.
+const NameTaken target.Class = "name-taken"
+
 // Entry is the last outcome for one account at one target.
 type Entry struct {
 	Target   string         `json:"target"`
@@ -53,7 +56,7 @@ type Entry struct {
 	Account  change.Account `json:"account"`
 	Stamp    dsdb.Stamp     `json:"stamp"` // of the change that the outcome is about
 	Proven   time.Time      `json:"proven"`
-	Class    target.Class   `json:"class"` // delivered, no-user, rejected or expired
+	Class    target.Class   `json:"class"` // delivered, no-user, rejected, expired or name-taken
 	Reason   string         `json:"reason,omitempty"`
 	At       time.Time      `json:"at"`
 	Attempts int            `json:"attempts"`
@@ -75,6 +78,7 @@ type Ledger struct {
 
 	mu     sync.Mutex // also held while a transaction is written: counts never say what the disk does not
 	counts map[string]*Count
+	gaps   map[dsdb.GUID][]lack
 }
 
 // Open opens the ledger in the file, or makes it. What is damaged is dropped, with an event.
@@ -86,18 +90,31 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	if aside != "" {
 		log.StateDamaged(path, aside)
 	}
-	l := &Ledger{db: db, counts: map[string]*Count{}}
-	damagedOutcomes, err1 := db.Load(outcomes, func(_, value []byte) error {
+	l := &Ledger{db: db, counts: map[string]*Count{}, gaps: map[dsdb.GUID][]lack{}}
+	suspects := map[dsdb.GUID]bool{} // who may lack something
+	damagedNewest, err1 := db.Load(newest, func(_, value []byte) error {
+		var n Newest
+		if err := json.Unmarshal(value, &n); err != nil {
+			return err
+		}
+		if n.Wanted != nil && len(n.Wanted.Routes) > 0 {
+			suspects[n.Account.GUID] = true
+		}
+		return nil
+	})
+	damagedOutcomes, err2 := db.Load(outcomes, func(_, value []byte) error {
 		var e Entry
 		if err := json.Unmarshal(value, &e); err != nil {
 			return err
 		}
 		l.count(Entry{}, e)
+		if e.Class != target.Delivered {
+			suspects[e.Account.GUID] = true
+		}
 		return nil
 	})
-	damagedNewest, err2 := db.Load(newest, func(_, value []byte) error { return json.Unmarshal(value, new(Newest)) })
 	damagedHolders, err3 := db.Load(holders, func(_, value []byte) error { return json.Unmarshal(value, new(Holder)) })
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := errors.Join(err1, err2, err3, l.recall(suspects)); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening ledger: %w", err), db.Close())
 	}
 	if n := damagedOutcomes + damagedNewest + damagedHolders; n > 0 {
@@ -117,6 +134,7 @@ func (l *Ledger) Record(e Entry) error {
 	defer l.mu.Unlock()
 	key := entryKey(e.Account.GUID, e.Target)
 	var old, merged Entry
+	var gaps []Gap
 	void := false
 	err := l.db.Update(func(tx boltfile.Tx) error {
 		d := newDraft(tx)
@@ -135,13 +153,18 @@ func (l *Ledger) Record(e Entry) error {
 		if err := d.prove(Proof{e.Account, e.Stamp, e.Proven, []string{e.Place}}); err != nil {
 			return err
 		}
-		return d.write()
+		if err := d.write(); err != nil {
+			return err
+		}
+		gaps, err = gapsOf(tx, e.Account.GUID, d.Newest[e.Account.GUID])
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("recording outcome: %w", err)
 	}
 	if !void {
 		l.count(old, merged)
+		l.remember(e.Account.GUID, gaps)
 	}
 	return nil
 }
@@ -180,15 +203,9 @@ func (l *Ledger) DeliveredStamp(name string, guid dsdb.GUID) (dsdb.Stamp, error)
 
 // Entries returns the outcomes of one account, sorted by target.
 func (l *Ledger) Entries(guid dsdb.GUID) (entries []Entry, err error) {
-	err = l.db.View(func(tx boltfile.Tx) error {
-		return tx.Prefix(outcomes, guid[:], func(_, value []byte) error {
-			var e Entry
-			if err := json.Unmarshal(value, &e); err != nil {
-				return err
-			}
-			entries = append(entries, e)
-			return nil
-		})
+	err = l.db.View(func(tx boltfile.Tx) (err error) {
+		entries, err = outcomesOf(tx, guid)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading outcomes: %w", err)

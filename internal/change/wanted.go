@@ -1,0 +1,33 @@
+package change
+
+// Wanted says which targets want an account's password, as of a stamp whose time is over: by then a capture of it is proven or will
+// never be. A target that has nothing of that stamp lacks the password for the reason of its route, likely.
+//
+// It is decided once more when the account or the configuration has changed since.
+type Wanted struct {
+	Routes []WantedRoute `json:"routes,omitempty"` // none: no target wants the account
+	DC     string        `json:"dc,omitempty"`     // short name of the domain controller where the password was changed, if it is known
+}
+
+// WantedRoute is a target that wants the account, and why it may lack the password.
+type WantedRoute struct {
+	Route
+	Reason Reason `json:"reason"`
+	Detail string `json:"detail,omitempty"` // in words: which DC, which policy
+}
+
+// Reason says why a target lacks an account's password, in a word that scripts rely on. These are the agent's.
+type Reason string
+
+// The reasons for which nothing was captured, or nothing came of it. When several hold, it is the first one.
+const (
+	Lost               Reason = "lost"                // captured, proven and handed over; the forwarder knows better, if it has it
+	WantedSince        Reason = "wanted-since"        // captured and proven, but the target did not want the account then
+	BeforeInstallation Reason = "before-installation" // changed before the agent ran for the first time
+	Peer               Reason = "peer"                // changed at a domain controller that delivers by itself: no drift of ours
+	OtherDC            Reason = "other-dc"            // changed at one that does not
+	HashOnly           Reason = "hash-only"           // a hash was written, so that Samba knew no password
+	ComplexityOff      Reason = "complexity-off"      // Samba runs no check password script then
+	Unprovable         Reason = "unprovable"          // the directory stores nothing that a capture could be compared with
+	NotCaptured        Reason = "not-captured"        // the hook was not configured, or could not store it, or it was lost
+)

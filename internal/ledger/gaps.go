@@ -1,0 +1,195 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
+)
+
+// Gap is a target that wants an account's password and does not have the one that the directory holds.
+type Gap struct {
+	Account change.Account
+	change.WantedRoute
+	Stamp dsdb.Stamp
+	Seen  time.Time // when we learned of the stamp
+	DC    string    // where the password was changed; empty: unknown
+}
+
+// lack is what is kept in memory of a gap.
+type lack struct {
+	target string
+	reason change.Reason
+}
+
+// gaps returns what the targets lack of the newest password of an account, whose outcomes these are. Before the agent has said who
+// wants it, only those targets are known for certain that had it and did not take it.
+func (n Newest) gaps(outcomes []Entry) (gaps []Gap) {
+	if n.Wanted == nil {
+		for _, e := range outcomes {
+			if e.Class != target.Delivered && !n.Outdates(e.Stamp, e.Proven) {
+				gaps = append(gaps, Gap{n.Account, e.gap(change.Route{Target: e.Target, User: e.User}), e.Stamp, n.Seen, ""})
+			}
+		}
+		return gaps
+	}
+	for _, r := range n.Wanted.Routes {
+		at := slices.IndexFunc(outcomes, func(e Entry) bool { return e.Target == r.Target && e.Stamp.Compare(n.Stamp) >= 0 })
+		if at >= 0 && outcomes[at].Class == target.Delivered {
+			continue
+		}
+		if at >= 0 {
+			r = outcomes[at].gap(r.Route)
+		}
+		gaps = append(gaps, Gap{n.Account, r, n.Stamp, n.Seen, n.Wanted.DC})
+	}
+	return gaps
+}
+
+// gap is what an outcome says about a target that did not take the password.
+func (e Entry) gap(r change.Route) change.WantedRoute {
+	return change.WantedRoute{Route: r, Reason: change.Reason(e.Class), Detail: e.Reason}
+}
+
+// decide takes in who wants the newest password of an account. What was said of a stamp before is kept, as it was nearer to the change,
+// but where it was changed depends on the configuration.
+func (d *draft) decide(s change.Sighting) error {
+	known, err := d.newestOf(s.Account.GUID)
+	if err != nil || s.Stamp.IsZero() || s.Stamp.Compare(known.Stamp) != 0 {
+		return err
+	}
+	decided := known
+	decided.Account = s.Account
+	decided.Wanted = &change.Wanted{DC: s.Wanted.DC, Routes: slices.Clone(s.Wanted.Routes)}
+	if before := known.Wanted; before != nil {
+		for i, r := range decided.Wanted.Routes {
+			at := slices.IndexFunc(before.Routes, func(b change.WantedRoute) bool { return b.Target == r.Target })
+			switch {
+			case r.Reason == change.Peer || r.Reason == change.OtherDC:
+			case at >= 0 && (before.Routes[at].Reason == change.Peer || before.Routes[at].Reason == change.OtherDC):
+			case at >= 0:
+				decided.Wanted.Routes[i].Reason, decided.Wanted.Routes[i].Detail = before.Routes[at].Reason, before.Routes[at].Detail
+			case r.Reason == change.Lost || r.Reason == change.NotCaptured: // it did not want the account, and by now nobody knows more
+				decided.Wanted.Routes[i].Reason, decided.Wanted.Routes[i].Detail = change.WantedSince, ""
+			}
+		}
+		if known.Account == decided.Account && before.DC == decided.Wanted.DC && slices.Equal(before.Routes, decided.Wanted.Routes) {
+			return nil
+		}
+	}
+	outcomes, err := outcomesOf(d.tx, known.Account.GUID)
+	if err != nil {
+		return err
+	}
+	old := known.gaps(outcomes)
+	for _, g := range decided.gaps(outcomes) {
+		if !slices.ContainsFunc(old, func(o Gap) bool { return o.Target == g.Target }) {
+			d.Gaps = append(d.Gaps, g)
+		}
+	}
+	d.keep(decided)
+	return nil
+}
+
+// EachGap tells of each gap, in no order and without looking at the disk.
+func (l *Ledger) EachGap(tell func(guid dsdb.GUID, target string, reason change.Reason)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for guid, gaps := range l.gaps {
+		for _, g := range gaps {
+			tell(guid, g.target, g.reason)
+		}
+	}
+}
+
+// Gaps returns all gaps, by account and target.
+func (l *Ledger) Gaps() (gaps []Gap, err error) {
+	l.mu.Lock()
+	guids := make([]dsdb.GUID, 0, len(l.gaps))
+	for guid := range l.gaps {
+		guids = append(guids, guid)
+	}
+	l.mu.Unlock()
+	err = l.db.View(func(tx boltfile.Tx) error {
+		for _, guid := range guids {
+			var n Newest
+			if _, err := tx.Get(newest, guid[:], &n); err != nil {
+				return err
+			}
+			found, err := gapsOf(tx, guid, n)
+			if err != nil {
+				return err
+			}
+			gaps = append(gaps, found...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading who lacks a password: %w", err)
+	}
+	slices.SortFunc(gaps, func(a, b Gap) int {
+		return strings.Compare(strings.ToLower(a.Account.SAMAccountName)+"\x00"+a.Target, strings.ToLower(b.Account.SAMAccountName)+"\x00"+b.Target)
+	})
+	return gaps, nil
+}
+
+// gapsOf returns the gaps of an account, of which n is known; nothing, where the disk damaged that.
+func gapsOf(tx boltfile.Tx, guid dsdb.GUID, n Newest) ([]Gap, error) {
+	outcomes, err := outcomesOf(tx, guid)
+	if err != nil {
+		return nil, err
+	}
+	if n.Account.GUID.IsZero() && len(outcomes) > 0 {
+		n.Account = outcomes[0].Account
+	}
+	return n.gaps(outcomes), nil
+}
+
+func outcomesOf(tx boltfile.Tx, guid dsdb.GUID) (entries []Entry, err error) {
+	err = tx.Prefix(outcomes, guid[:], func(_, value []byte) error {
+		var e Entry
+		if err := json.Unmarshal(value, &e); err != nil {
+			return err
+		}
+		entries = append(entries, e)
+		return nil
+	})
+	return entries, err
+}
+
+// recall remembers the gaps of accounts after a start.
+func (l *Ledger) recall(accounts map[dsdb.GUID]bool) error {
+	return l.db.View(func(tx boltfile.Tx) error {
+		for guid := range accounts {
+			var n Newest
+			if _, err := tx.Get(newest, guid[:], &n); err != nil {
+				return err
+			}
+			gaps, err := gapsOf(tx, guid, n)
+			if err != nil {
+				return err
+			}
+			l.remember(guid, gaps)
+		}
+		return nil
+	})
+}
+
+// remember keeps the gaps of an account in memory, in place of those that it had.
+func (l *Ledger) remember(guid dsdb.GUID, gaps []Gap) {
+	if len(gaps) == 0 {
+		delete(l.gaps, guid)
+		return
+	}
+	kept := make([]lack, len(gaps))
+	for i, g := range gaps {
+		kept[i] = lack{g.Target, g.Reason}
+	}
+	l.gaps[guid] = kept
+}
