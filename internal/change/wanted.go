@@ -24,8 +24,8 @@ const (
 	Lost               Reason = "lost"                // captured, proven and handed over; the forwarder knows better, if it has it
 	WantedSince        Reason = "wanted-since"        // captured and proven, but the target did not want the account then
 	BeforeInstallation Reason = "before-installation" // changed before the agent ran for the first time
-	Peer               Reason = "peer"                // changed at a domain controller that delivers by itself: no drift of ours
-	OtherDC            Reason = "other-dc"            // changed at one that does not
+	AtPeer             Reason = "peer"                // changed at a domain controller that delivers by itself: no drift of ours
+	AtOtherDC          Reason = "other-dc"            // changed at one that does not
 	HashOnly           Reason = "hash-only"           // a hash was written, so that Samba knew no password
 	ComplexityOff      Reason = "complexity-off"      // Samba runs no check password script then
 	Unprovable         Reason = "unprovable"          // the directory stores nothing that a capture could be compared with

@@ -205,7 +205,7 @@ func (l *Log) RolledBack(target string, a change.Account, old, now uint32) {
 // Lacks: a target that wants the account has not got the password that the directory holds, and will not get it by itself.
 func (l *Log) Lacks(a change.Account, target string, why change.Reason, detail string) {
 	level := slog.LevelWarn
-	if why == change.BeforeInstallation || why == change.Peer || why == change.Lost { // lost may still be waiting
+	if why == change.BeforeInstallation || why == change.AtPeer || why == change.Lost { // lost may still be waiting
 		level = slog.LevelDebug
 	}
 	l.write(level, "drift", "a target lacks this account's password", slog.String("target", target), account(a),

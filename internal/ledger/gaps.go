@@ -71,8 +71,8 @@ func (d *draft) decide(s change.Sighting) error {
 		for i, r := range decided.Wanted.Routes {
 			at := slices.IndexFunc(before.Routes, func(b change.WantedRoute) bool { return b.Target == r.Target })
 			switch {
-			case r.Reason == change.Peer || r.Reason == change.OtherDC:
-			case at >= 0 && (before.Routes[at].Reason == change.Peer || before.Routes[at].Reason == change.OtherDC):
+			case r.Reason == change.AtPeer || r.Reason == change.AtOtherDC:
+			case at >= 0 && (before.Routes[at].Reason == change.AtPeer || before.Routes[at].Reason == change.AtOtherDC):
 			case at >= 0:
 				decided.Wanted.Routes[i].Reason, decided.Wanted.Routes[i].Detail = before.Routes[at].Reason, before.Routes[at].Detail
 			case r.Reason == change.Lost || r.Reason == change.NotCaptured: // it did not want the account, and by now nobody knows more

@@ -87,8 +87,8 @@ func TestGaps(t *testing.T) {
 		{"never captured, and wanted since", []step{wanted(1, 3, off), wanted(1, 3, off, "a")}, []string{"a user1@3 complexity-off"}},
 		{"not wanted any more", []step{wanted(1, 3, off, "a", "b"), wanted(1, 3, off, "b")}, []string{"b user1@3 complexity-off"}},
 		{"the first reason stays", []step{wanted(1, 3, off, "a"), wanted(1, 3, nowhere, "a")}, []string{"a user1@3 complexity-off"}},
-		{"a peer by configuration", []step{wanted(1, 3, change.OtherDC, "a"), wanted(1, 3, change.Peer, "a")}, []string{"a user1@3 peer"}},
-		{"no peer any more", []step{wanted(1, 3, change.Peer, "a"), wanted(1, 3, change.OtherDC, "a", "b")}, []string{"a user1@3 other-dc", "b user1@3 other-dc"}},
+		{"a peer by configuration", []step{wanted(1, 3, change.AtOtherDC, "a"), wanted(1, 3, change.AtPeer, "a")}, []string{"a user1@3 peer"}},
+		{"no peer any more", []step{wanted(1, 3, change.AtPeer, "a"), wanted(1, 3, change.AtOtherDC, "a", "b")}, []string{"a user1@3 other-dc", "b user1@3 other-dc"}},
 		{"two accounts", []step{wanted(2, 1, off, "a"), wanted(1, 3, off, "a")}, []string{"a user1@3 complexity-off", "a user2@1 complexity-off"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
