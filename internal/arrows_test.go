@@ -79,14 +79,16 @@ func isStandard(imported string) bool {
 
 // onlyBy lists what only certain folders may import.
 var onlyBy = map[string][]string{
-	// Clear text lives here and nowhere else (internal/cloud holds access tokens in the same type).
-	"internal/secret": {"internal/seal", "internal/policy", "internal/deliver", "internal/target", "internal/cloud", "cmd/samba-pwsync-hook", "cmd/samba-pwsync"},
+	// Clear text lives here and nowhere else (internal/cloud holds access tokens in the same type; internal/proof makes Kerberos keys
+	// of it, where [directory] proof = "aes256", and nothing of it gets out of there).
+	"internal/secret": {"internal/seal", "internal/policy", "internal/proof", "internal/deliver", "internal/target", "internal/cloud", "cmd/samba-pwsync-hook", "cmd/samba-pwsync"},
 
 	// Each vendor's SDK, and each fixed library, in the one place that it is good for.
 	"google.golang.org/api":                 {"internal/target/google"},
 	"github.com/microsoftgraph":             {"internal/target/entra"},
 	"github.com/microsoft":                  {"internal/target/entra"},
 	"github.com/Azure":                      {"internal/target/entra", "internal/cloud"},
+	"github.com/jcmturner/gokrb5":           {"internal/proof", "integration"},
 	"github.com/go-ldap/ldap":               {"samba/directory", "internal/route", "integration"},
 	"github.com/urfave/cli":                 {"cmd"},
 	"go.etcd.io/bbolt":                      {"internal/queue", "internal/ledger", "internal/boltfile"},

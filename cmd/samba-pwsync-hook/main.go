@@ -138,7 +138,7 @@ func answer(file string, stdin io.Reader, getenv func(string) string) (l line) {
 	l.audit = asked.reasons
 
 	l.capture, err = within(late, "storing", "",
-		func() (string, error) { return take(conf.Paths(), asked.Request, password) })
+		func() (string, error) { return take(conf, asked.Request, password) })
 	if err != nil {
 		return l.notCaptured(err, conf.Hook)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
@@ -40,6 +41,45 @@ func TestTakesAPassword(t *testing.T) {
 		t.Errorf("log <%s> %q, want <38> %q", r.priority, r.line, want)
 	}
 	s.silent(good)
+}
+
+// For the proof by AES256 key the agent is given the password; by a slip in the configuration it is not.
+func TestProof(t *testing.T) {
+	for _, tc := range []struct {
+		name, config    string
+		password, fault bool
+	}{
+		{"aes256", `proof = "aes256"`, true, false},
+		{"nthash", `proof = "nthash"`, false, false},
+		{"a slip", `proof = "aes-256"`, false, true},
+		{"aes256, and no TOML", "proof = \"aes256\"\n!!!", true, true},
+		{"aes256, and others' faults", "proof = \"aes256\"\nurl = 1", true, false},
+	} {
+		s := newSite(t, "[directory]\n"+tc.config)
+		r := s.run(good, alice)
+		if r.code != 0 || len(r.captures) != 1 || strings.Contains(r.line, " config=") != tc.fault {
+			t.Fatalf("%s: exit %d, %d captures, log %q", tc.name, r.code, len(r.captures), r.line)
+		}
+		if tc.password {
+			s.holdsWith(r.captures[0], good, box.EncodePassword([]byte(good)))
+		} else {
+			s.holds(r.captures[0], good)
+		}
+		s.silent(good)
+	}
+}
+
+// That a proof box holds the password shows neither in the size of the file nor in that of the box.
+func TestKindsOfProofLookAlike(t *testing.T) {
+	size := func(proof string) int64 {
+		s := newSite(t, `[directory]`, `proof = "`+proof+`"`)
+		info, err := os.Stat(s.run(good, alice).captures[0])
+		s.must(err)
+		return info.Size()
+	}
+	if hash, password := size("nthash"), size("aes256"); hash != password {
+		t.Errorf("%d bytes with a hash, %d with the password", hash, password)
+	}
 }
 
 func TestCanaryIsAbleToSing(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 
 // take seals the password into a capture, stores it in spool/incoming, and returns the capture's ID. When it returns without
 // an error, the capture survives a power cut.
-func take(paths config.Paths, from checkpassword.Request, password secret.Secret) (id string, err error) {
+func take(conf config.HookConfig, from checkpassword.Request, password secret.Secret) (id string, err error) {
+	paths := conf.Paths()
 	// The keys are read anew at each run, so that a rotation needs no restart of Samba.
 	agent, err := seal.LoadPublic(paths.AgentPublicKey)
 	if err != nil {
@@ -48,7 +49,7 @@ func take(paths config.Paths, from checkpassword.Request, password secret.Secret
 	if err != nil {
 		return "", err
 	}
-	proofBox, err := sealProof(agent, capture.ProofInfo(raw), password)
+	proofBox, err := sealProof(agent, capture.ProofInfo(raw), password, conf.Proof)
 	if err != nil {
 		return "", err
 	}
@@ -62,8 +63,13 @@ func take(paths config.Paths, from checkpassword.Request, password secret.Secret
 	return header.ID.String(), nil
 }
 
-// sealProof closes the proof box: the NT hash of the password.
-func sealProof(to seal.PublicKey, info []byte, password secret.Secret) ([]byte, error) {
+// sealProof closes the proof box: the NT hash of the password, or, for the proof by AES256 key, the password.
+func sealProof(to seal.PublicKey, info []byte, password secret.Secret, proof string) ([]byte, error) {
+	if proof == config.AES256 {
+		content := box.EncodePassword(password.Bytes())
+		defer clear(content)
+		return seal.Close(to, info, content)
+	}
 	utf16 := checkpassword.UTF16LE(password.Bytes())
 	defer clear(utf16)
 	hash := dsdb.NTHash(utf16)

@@ -20,6 +20,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 )
 
@@ -127,8 +128,11 @@ func (r *report) judge() {
 		if !r.Agent.Directory.Up {
 			attention("the directory does not answer: %s", r.Agent.Directory.Error)
 		}
-		if r.Agent.Directory.NTHash == "missing" {
-			attention("the directory stores no NT hashes (nt hash store in smb.conf): nothing can be proven with [directory] proof = \"nthash\"")
+		switch r.Agent.Directory.NTHash {
+		case proof.NoHash:
+			attention("the directory stores no NT hash (nt hash store in smb.conf), so nothing can be proven: set [directory] proof = \"aes256\"")
+		case proof.Nothing:
+			attention("the directory stores neither NT hash nor AES256 key, so nothing can be proven: set nt hash store = always in smb.conf")
 		}
 	}
 	if r.Forwarder == nil {

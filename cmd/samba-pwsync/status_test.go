@@ -15,6 +15,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 )
 
 // healthy is a report of an installation that needs nobody.
@@ -69,7 +70,8 @@ func TestWhatNeedsAttention(t *testing.T) {
 		{"no agent", func(r *report) { r.Agent = nil }, "the agent is not running"},
 		{"no forwarder", func(r *report) { r.Forwarder = nil }, "the forwarder is not running"},
 		{"no directory", func(r *report) { r.Agent.Directory.Up, r.Agent.Directory.Error = false, "gone" }, "the directory does not answer: gone"},
-		{"no hashes", func(r *report) { r.Agent.Directory.NTHash = "missing" }, "stores no NT hashes"},
+		{"no hashes", func(r *report) { r.Agent.Directory.NTHash = proof.NoHash }, "stores no NT hash (nt hash store in smb.conf), so nothing can be proven: set [directory] proof = \"aes256\""},
+		{"neither hashes nor keys", func(r *report) { r.Agent.Directory.NTHash = proof.Nothing }, "set nt hash store = always"},
 		{"denied", func(r *report) {
 			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Denied, "grant it"
 		}, "target google denies access: grant it"},

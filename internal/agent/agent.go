@@ -6,7 +6,8 @@
 // until when it has seen them all: by that the forwarder knows what is no longer current.
 //
 // Why: what the hook was shown may be refused by Samba afterwards, or be anybody's invention. The process that can ask the
-// directory never sees a password; the process that sees passwords cannot ask.
+// directory sees no password; the process that sees passwords cannot ask. Only where the directory stores no NT hash, and the hook
+// was told so ([directory] proof = "aes256"), a proof box holds the password, and internal/proof makes a key of it.
 //
 // How: link.go holds the connection to the DC, intake.go reads captures, docket decides whose turn it is, prove.go asks and acts
 // on the answer, watch follows the stamps. A capture's file stays until its fate is sealed, and each step may be repeated after a
@@ -33,6 +34,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
@@ -202,9 +204,10 @@ type DirectoryStatus struct {
 	Since time.Time `json:"since"`           // of being up or down
 	DC    string    `json:"dc,omitempty"`    // its DNS name, once it was up
 	Error string    `json:"error,omitempty"` // why it is down
-	// NTHash tells whether the account looked up last has what captures are compared with: "stored", "missing", or "unknown"
-	// before the first.
-	NTHash string `json:"nt_hash"`
+	// NTHash tells whether the account looked up last has what captures are compared by: "stored", the NT hash; "aes256", no NT
+	// hash but the AES256 key; "missing", no NT hash, and the capture is not one that could be compared by the key; "none", neither;
+	// or "unknown" before the first.
+	NTHash proof.Basis `json:"nt_hash"`
 }
 
 // CaptureStatus counts captures: those that wait, and since the process started those of each fate.
@@ -221,7 +224,7 @@ type CaptureStatus struct {
 // Status may be called at any time.
 func (a *Agent) Status() Status {
 	s := Status{Directory: a.link.status(), Watch: a.watch.Status()}
-	s.Directory.NTHash = a.docket.Hashes()
+	s.Directory.NTHash = a.docket.Basis()
 	s.Captures.Pending, s.Captures.Oldest = a.docket.Waiting()
 	counters := a.log.Counters()
 	s.Captures.Proven = counters["proven"]

@@ -24,6 +24,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/prooftest"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
@@ -47,6 +48,8 @@ type site struct {
 	log                       bytes.Buffer
 	events                    *event.Log
 	routes                    *route.Table
+
+	byPassword bool // what the hook puts into proof boxes
 
 	agent *Agent
 	ticks chan struct{}
@@ -111,7 +114,11 @@ func (s *site) captured(account, password string) (capture.Header, []byte) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	proofBox, err1 := seal.Close(agentKey.Public(), capture.ProofInfo(raw), box.EncodeNTHash([16]byte(hash(password))))
+	content := box.EncodeNTHash([16]byte(hash(password)))
+	if s.byPassword {
+		content = box.EncodePassword([]byte(password))
+	}
+	proofBox, err1 := seal.Close(agentKey.Public(), capture.ProofInfo(raw), content)
 	secretBox, err2 := seal.Close(forwarderKey.Public(), capture.SecretInfo(raw), []byte(password))
 	if err := errors.Join(err1, err2); err != nil {
 		s.Fatal(err)
@@ -916,6 +923,126 @@ func TestNoHashIsStored(t *testing.T) {
 	})
 }
 
+// Where no NT hash is stored, the AES256 key is compared, if the capture holds the password.
+func TestProvenByKey(t *testing.T) {
+	test(t, func(s *site) {
+		bob := s.create("bob", "old") // of before
+		s.storesNone, s.byPassword = true, true
+		alice := s.create("alice", "old")
+		s.start()
+		s.hook("alice", "new")
+		s.after(time.Second)
+		s.expect()
+		s.set(alice, "new")
+		s.after(6 * time.Second)
+		s.expect("alice=new")
+		if got := s.agent.Status().Directory.NTHash; got != proof.AES256 {
+			s.Errorf("the basis is %q", got)
+		}
+
+		s.hook("alice", "guess")
+		s.after(3 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 1, "hash-missing": 0, "unprovable": 0})
+
+		s.storesNone = false
+		s.hook("bob", "new")
+		s.set(bob, "new")
+		s.after(6 * time.Second)
+		s.expect("bob=new")
+		if got := s.agent.Status().Directory.NTHash; got != proof.NTHash {
+			s.Errorf("the basis is %q", got)
+		}
+	})
+}
+
+// The salt is that of the name which the account had when its password was set.
+func TestProvenByKeyAfterRenaming(t *testing.T) {
+	test(t, func(s *site) {
+		s.storesNone, s.byPassword = true, true
+		alice := s.create("alice", "old")
+		s.hook("alice", "new")
+		s.set(alice, "new")
+		s.rename(alice, "alicia")
+		s.start()
+		s.after(6 * time.Second)
+		s.expect("alicia=new")
+		s.rename(alice, "alice")
+		s.hook("alice", "newer")
+		s.set(alice, "newer")
+		s.after(6 * time.Second)
+		s.expect("alice=newer")
+	})
+}
+
+func TestProvenByKeyWithoutName(t *testing.T) {
+	test(t, func(s *site) {
+		s.storesNone, s.byPassword = true, true
+		alice, bob := s.create("alice", "old"), s.create("bob", "old")
+		s.create("carol", "old")
+		s.start()
+		s.after(time.Minute)
+		s.hook("", "same")
+		s.set(alice, "same")
+		s.hook("", "guess")
+		s.hook("", "same")
+		s.set(bob, "same")
+		s.after(10 * time.Second)
+		s.expect("alice=same", "bob=same")
+		s.after(3 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+	})
+}
+
+// A capture with the hash and one with the password wait for the same account: the setting was changed in between.
+func TestBothKindsWait(t *testing.T) {
+	test(t, func(s *site) {
+		s.storesNone = true
+		alice := s.create("alice", "old")
+		s.start()
+		s.hook("alice", "new")
+		s.after(time.Second)
+		s.byPassword = true
+		s.hook("alice", "newer")
+		s.set(alice, "newer")
+		s.after(10 * time.Second)
+		s.expect("alice=newer")
+		s.expectEvents(map[string]uint64{"hash-missing": 1})
+		if !strings.Contains(s.log.String(), `set [directory] proof = \"aes256\"`) {
+			s.Errorf("no advice in the log:\n%s", s.log.String())
+		}
+	})
+}
+
+// The box is opened anew for the key, and the disk does not give it.
+func TestNoKeyCanBeMade(t *testing.T) {
+	test(t, func(s *site) {
+		s.storesNone, s.byPassword = true, true
+		alice := s.create("alice", "old")
+		s.setDown(true)
+		s.start()
+		h := s.hook("alice", "new")
+		s.set(alice, "new")
+		s.after(time.Second)
+		file := filepath.Join(s.incoming, h.FileName())
+		if err := errors.Join(os.Rename(file, file+".away"), os.Symlink(h.FileName(), file)); err != nil {
+			s.Fatal(err)
+		}
+		s.setDown(false)
+		s.after(10 * time.Minute)
+		s.expect()
+		s.expectEvents(map[string]uint64{"agent-trouble": 1, "never-committed": 0})
+		if err := errors.Join(os.Remove(file), os.Rename(file+".away", file)); err != nil {
+			s.Fatal(err)
+		}
+		s.after(10 * time.Second)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+	})
+}
+
 // A DC that answers, but not the question, proves nothing in either direction.
 func TestRefusedSearch(t *testing.T) {
 	test(t, func(s *site) {
@@ -1127,6 +1254,16 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
+// ghost is the evidence of a password that nobody has.
+func (s *site) ghost() proof.Evidence {
+	s.Helper()
+	evidence, err := proof.Open(agentKey, prooftest.Capture(s.T, agentKey.Public(), capture.Header{}, box.EncodeNTHash([16]byte{1})))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return evidence
+}
+
 // 20,000 captures that nobody will ever prove, each in another name, and a DC that works off a thousand searches a second.
 func TestFloodDelaysNobody(t *testing.T) {
 	test(t, func(s *site) {
@@ -1135,14 +1272,11 @@ func TestFloodDelaysNobody(t *testing.T) {
 		s.slow(ms)
 		s.start()
 		s.after(time.Second)
+		ghost := s.ghost()
 		flood := func(n int, name func(n int) string) {
 			for i := range n {
-				evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
-				if err != nil {
-					s.Fatal(err)
-				}
 				h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: name(i)}
-				s.agent.docket.Add(docket.Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence})
+				s.agent.docket.Add(docket.Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: ghost})
 			}
 		}
 		flood(10_000, func(n int) string { return fmt.Sprint("ghost", n) })
@@ -1182,14 +1316,11 @@ func TestFloodWithoutName(t *testing.T) {
 		s.slow(ms)
 		s.start()
 		s.after(5 * time.Minute)
+		ghost := s.ghost()
 		flood := func() {
 			for range 5000 {
-				evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
-				if err != nil {
-					s.Fatal(err)
-				}
 				h := capture.Header{ID: capture.NewID(), Time: time.Now()}
-				s.agent.docket.Add(docket.Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence})
+				s.agent.docket.Add(docket.Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: ghost})
 			}
 		}
 		served := func(within time.Duration, want string) {

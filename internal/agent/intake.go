@@ -104,12 +104,7 @@ func (a *Agent) open(file string) (docket.Pending, error) {
 	if err != nil {
 		return docket.Pending{}, err
 	}
-	content, err := seal.Open(a.key, capture.ProofInfo(c.Raw), c.ProofBox)
-	if err != nil {
-		return docket.Pending{}, fmt.Errorf("opening proof box: %w", err)
-	}
-	defer content.Destroy()
-	evidence, err := proof.Read(content.Bytes())
+	evidence, err := proof.Open(a.key, c)
 	if err != nil {
 		return docket.Pending{}, err
 	}

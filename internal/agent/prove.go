@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,18 +63,32 @@ func (a *Agent) look(ctx context.Context, dc Directory, s *docket.Subject) {
 		a.docket.Done(s, false) // by a capture that named it
 		return
 	}
+	stored := proof.Of(account)
 	unfinished := false
-	for _, f := range a.docket.Judge(s, account, err, began) {
-		switch {
-		case f.Verdict == proof.Current:
-			if err := a.handOver(ctx, dc, f, account, began); err != nil {
-				a.complain(ctx, f, err)
-				unfinished = true
+	for derived := true; derived; {
+		derived = false
+		for _, f := range a.docket.Judge(s, account, stored, err, began) {
+			switch {
+			case ctx.Err() != nil:
+				a.docket.Unanswered(s)
+				return
+			case f.Verdict == proof.Underived:
+				derived = true
+				if err := a.derive(f, stored); err != nil {
+					a.docket.Skip(f, began)
+					a.complain(ctx, f, err, "making the key of a capture")
+					unfinished = true
+				}
+			case f.Verdict == proof.Current:
+				if err := a.handOver(ctx, dc, f, account, began); err != nil {
+					a.complain(ctx, f, err, "handing over a proven change")
+					unfinished = true
+				}
+			case f.Overdue:
+				a.dismiss(f, err)
+			case f.News:
+				a.log.HashMissing(f.Header.ID.String(), identity(account), f.Evidence.Why(stored))
 			}
-		case f.Overdue:
-			a.dismiss(f, err)
-		case f.News:
-			a.log.HashMissing(f.Header.ID.String(), identity(account))
 		}
 	}
 	a.docket.Done(s, unfinished)
@@ -81,16 +96,38 @@ func (a *Agent) look(ctx context.Context, dc Directory, s *docket.Subject) {
 
 // ask makes the search. Of captures without a name the directory cannot be asked: there the watch is sent to see who moved.
 func (a *Agent) ask(ctx context.Context, dc Directory, s *docket.Subject) (directory.Account, error) {
+	attributes := a.routes.Attributes()
+	if a.docket.NeedsKeys(s) {
+		attributes = append(slices.Clip(attributes), "supplementalCredentials")
+	}
 	switch {
 	case !s.GUID.IsZero():
-		return dc.AccountByGUID(ctx, s.GUID, a.routes.Attributes())
+		return dc.AccountByGUID(ctx, s.GUID, attributes)
 	case s.Name != "":
-		return dc.AccountByName(ctx, s.Name, a.routes.Attributes())
+		return dc.AccountByName(ctx, s.Name, attributes)
 	}
 	if err := a.watch.Pass(ctx, dc); err != nil {
 		return directory.Account{}, err
 	}
 	return directory.Account{}, directory.ErrNotFound
+}
+
+// derive makes the key that a capture is to be compared by.
+func (a *Agent) derive(f docket.Finding, stored proof.Stored) error {
+	c, err := a.reread(f)
+	if err != nil {
+		return err
+	}
+	return f.Evidence.Derive(a.key, c, stored)
+}
+
+// reread returns a capture that is in the docket. The error is errGone if its file is not what it was.
+func (a *Agent) reread(f docket.Finding) (capture.Capture, error) {
+	c, err := a.read(f.File)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, capture.ErrDamaged) || err == nil && c.Header != f.Header {
+		return capture.Capture{}, errGone
+	}
+	return c, err
 }
 
 // handed remembers which password version of each account has been handed over. Another capture of the same one says nothing
@@ -137,10 +174,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 		a.log.Unwanted(f.Header.ID.String(), who, why)
 		return nil
 	}
-	c, err := a.read(f.File)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, capture.ErrDamaged) || err == nil && c.Header != f.Header {
-		return errGone
-	}
+	c, err := a.reread(f)
 	if err != nil {
 		return err
 	}
@@ -205,8 +239,8 @@ func (a *Agent) finish(f docket.Finding) error {
 	return err
 }
 
-// complain about a proven capture that could not be handed over. It stays and is looked at again.
-func (a *Agent) complain(ctx context.Context, f docket.Finding, err error) {
+// complain about a capture of which something failed that was to be done. It stays and is looked at again.
+func (a *Agent) complain(ctx context.Context, f docket.Finding, err error, doing string) {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, directory.ErrUnavailable), errors.Is(err, directory.ErrNotFound):
 		// The DC went away, or the account, after the search. The next one deals with it.
@@ -214,7 +248,7 @@ func (a *Agent) complain(ctx context.Context, f docket.Finding, err error) {
 		a.docket.Remove(f) // what is there now will be met by the next scan
 	default:
 		if a.docket.FirstTrouble(f) {
-			a.log.AgentTrouble("handing over a proven change", err)
+			a.log.AgentTrouble(doing, err)
 		}
 	}
 }

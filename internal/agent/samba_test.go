@@ -8,8 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf16"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/prooftest"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -40,14 +40,7 @@ func newSamba() *samba {
 		invocation: dsdb.GUID{0xdc}, usn: 4000}
 }
 
-func hash(password string) []byte {
-	var b []byte
-	for _, unit := range utf16.Encode([]rune(password)) {
-		b = append(b, byte(unit), byte(unit>>8))
-	}
-	h := dsdb.NTHash(b)
-	return h[:]
-}
+func hash(password string) []byte { return prooftest.NTHash(password) }
 
 // create adds an account; attributes are name=value.
 func (s *samba) create(name, password string, attributes ...string) dsdb.GUID {
@@ -71,9 +64,11 @@ func (s *samba) create(name, password string, attributes ...string) dsdb.GUID {
 // set commits a change of a password.
 func (s *samba) set(guid dsdb.GUID, password string) {
 	s.update(guid, func(a *directory.Account) {
-		a.NTHash = hash(password)
+		a.NTHash, a.SupplementalCredentials = hash(password), nil
 		if s.storesNone {
-			a.NTHash = nil
+			const n = prooftest.Iterations
+			salt := "CORP.EXAMPLE" + a.SAMAccountName
+			a.NTHash, a.SupplementalCredentials = nil, prooftest.SupplementalCredentials(prooftest.AES256Key(password, salt, n), salt, n)
 		}
 		a.Stamp = dsdb.Stamp{Version: a.Stamp.Version + 1, Time: time.Now().UTC().Truncate(time.Second), InvocationID: s.invocation, USN: s.usn}
 	})
@@ -245,6 +240,9 @@ func (c *connection) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []
 }
 
 func project(a directory.Account, attrs []string) directory.Account {
+	if !slices.Contains(attrs, "supplementalCredentials") {
+		a.SupplementalCredentials = nil
+	}
 	all := a.Attributes
 	a.Attributes = map[string]string{}
 	for _, name := range attrs {

@@ -1,7 +1,8 @@
 // Package capture is the form of what the hook took: a header in clear and two closed boxes.
 //
-// What: a capture is one file in spool/incoming. The proof box, sealed to the agent, holds the NT hash of the password;
-// the secret box, sealed to the forwarder, holds the password. This package knows the bytes and never the contents.
+// What: a capture is one file in spool/incoming. The proof box, sealed to the agent, holds what the directory is to confirm
+// (internal/proof/box); the secret box, sealed to the forwarder, holds the password. This package knows the bytes and never the
+// contents.
 //
 // Bytes, all integers big-endian:
 //

@@ -33,7 +33,8 @@ const (
 	Enforce = "enforce" // policy.mode
 	Audit   = "audit"
 	Off     = "off"
-	NTHash  = "nthash"  // directory.proof
+	NTHash  = "nthash" // directory.proof
+	AES256  = "aes256"
 	Exclude = "exclude" // directory.protected
 	Include = "include"
 
@@ -98,8 +99,10 @@ type Directory struct {
 	BaseDN string `toml:"base_dn" form:"dn" example:"OU=People,DC=samdom,DC=example,DC=com"`
 
 	// How a password is proven to be the account's current one. "nthash" compares the NT hash; it needs a directory that
-	// stores one (`nt hash store` in smb.conf is not "never").
-	Proof string `toml:"proof" oneof:"nthash" later:"aes256"`
+	// stores one (`nt hash store` in smb.conf is not "never"). "aes256" compares the AES256 key of Kerberos where the directory
+	// stores no NT hash. Its salt is the directory's to know, so the hook then seals the password itself to the agent, which
+	// opens it to make the key: choose it only where "nthash" cannot work. `samba-pwsync check --connect` tells.
+	Proof string `toml:"proof" oneof:"nthash aes256"`
 
 	// LDAP filter that an account must match to be synchronised to any target. The default means people, not machines and
 	// trusts.

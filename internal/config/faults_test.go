@@ -93,10 +93,10 @@ rate = -1
 	{"max below the default min", "[policy]\nmax_length = 7\n", []string{
 		`F:1: policy.min_length: is 8, more than max_length, which is 7; lower min_length or raise max_length`,
 	}},
-	{"choices", "[hook]\non_capture_error = \"Accept\"\n[policy]\nmode = \"on\"\n[directory]\nproof = \"aes256\"\n", []string{
+	{"choices", "[hook]\non_capture_error = \"Accept\"\n[policy]\nmode = \"on\"\n[directory]\nproof = \"kerberos\"\n", []string{
 		`F:2: hook.on_capture_error: "Accept" is not known; choose "accept" or "refuse"`,
 		`F:4: policy.mode: "on" is not known; choose "enforce", "audit" or "off"`,
-		`F:6: directory.proof: "aes256" is for a later version; choose "nthash"`,
+		`F:6: directory.proof: "kerberos" is not known; choose "nthash" or "aes256"`,
 	}},
 	{"forms", `state_dir = "var/lib"
 [directory]
@@ -224,10 +224,20 @@ func TestLoadHook(t *testing.T) {
 			*c = own
 			c.Policy.Mode = Off
 		}), 0},
-		{"others' faults do not matter", head + "[policy]\nmin_length = 12\n[directory]\nproof = 3\nx = 1\n[target.g]\n", with(func(c *HookConfig) {
+		{"others' faults do not matter", head + "[policy]\nmin_length = 12\n[directory]\nurl = 3\nx = 1\nproof = \"aes256\"\n[target.g]\n", with(func(c *HookConfig) {
+			*c = own
+			c.Policy.MinLength, c.Proof = 12, AES256
+		}), 0},
+		{"bad proof, the policy holds", head + "[policy]\nmin_length = 12\n[directory]\nproof = \"AES256\"\n", with(func(c *HookConfig) {
 			*c = own
 			c.Policy.MinLength = 12
-		}), 0},
+		}), 1},
+		{"the directory is no section", "directory = 3\n" + head, own, 1},
+		{"no TOML behind the proof", head + "[directory]\nproof = \"aes256\"\nrubbish", with(func(c *HookConfig) {
+			*c = own
+			c.Proof = AES256
+		}), 1},
+		{"no TOML behind a bad proof", head + "[directory]\nproof = \"x\"\nrubbish", own, 2},
 		{"one fault in the policy, all of it built in", head + "[policy]\nmode = \"off\"\nmin_length = 1\ncomplexity = \"no\"\n", own, 1},
 		{"unknown key in the policy", head + "[policy]\nmode = \"off\"\nmin_lenght = 1\n", own, 1},
 		{"the policy is no section", "policy = 3\n" + head, own, 1},

@@ -25,31 +25,36 @@ type HookConfig struct {
 	StateDir string
 	Hook     Hook
 	Policy   Policy
+	Proof    string // directory.proof
 }
 
 // BuiltinHook is what the hook works with where no file can be read.
 func BuiltinHook() HookConfig {
 	c := Default()
-	return HookConfig{c.StateDir, c.Hook, c.Policy}
+	return HookConfig{c.StateDir, c.Hook, c.Policy, c.Directory.Proof}
 }
 
 // Paths returns the layout of the state folder.
 func (c HookConfig) Paths() Paths { return pathsBelow(c.StateDir) }
 
 // LoadHook reads the file for the hook. What it returns is always usable: where what the hook reads has a fault (the error,
-// a Faults, says which), StateDir and OnCaptureError are what the file says if that can be told, else the defaults; and
-// Policy is the default one as a whole, unless the fault is certainly not in it. So a slip in an editor neither locks
+// a Faults, says which), StateDir, OnCaptureError and Proof are what the file says if that can be told, else the defaults (so
+// that no fault hands passwords to the agent); and Policy is the default one as a whole, unless the fault is certainly not in it. So a slip in an editor neither locks
 // the domain out nor lets weak passwords in, and captures still go where they belong.
 //
-// Faults in [directory] and [target] are not the hook's: Load lists them.
+// Faults in [target], and in [directory] beside its proof, are not the hook's: Load lists them.
 func LoadHook(path string) (HookConfig, error) {
 	c, all := load(path)
-	usable := HookConfig{c.StateDir, c.Hook, c.Policy}
+	usable := HookConfig{c.StateDir, c.Hook, c.Policy, c.Directory.Proof}
 	var faults Faults
 	for _, fault := range all {
-		switch section, _, _ := strings.Cut(fault.Key, "."); section {
-		case "directory", "target":
+		switch section, key, _ := strings.Cut(fault.Key, "."); section {
+		case "target":
 			continue
+		case "directory":
+			if key != "" && key != "proof" {
+				continue
+			}
 		case "", "policy":
 			usable.Policy = Default().Policy
 		}
@@ -81,7 +86,7 @@ func load(path string) (*Config, Faults) {
 	return c, d.faults
 }
 
-// salvage makes a tree of the two keys that the hook can take from a file that is otherwise no TOML.
+// salvage makes a tree of the keys that the hook can take from a file that is otherwise no TOML.
 func salvage(doc document) map[string]any {
 	tree := map[string]any{}
 	if dir, ok := doc.texts["state_dir"]; ok {
@@ -89,6 +94,9 @@ func salvage(doc document) map[string]any {
 	}
 	if answer, ok := doc.texts["hook.on_capture_error"]; ok {
 		tree["hook"] = map[string]any{"on_capture_error": answer}
+	}
+	if proof, ok := doc.texts["directory.proof"]; ok {
+		tree["directory"] = map[string]any{"proof": proof}
 	}
 	return tree
 }

@@ -98,14 +98,14 @@ func (l *Log) Skipped(capture string, a change.Account, why string) {
 }
 
 // HashMissing: the directory stores nothing that a capture of this account could be compared with.
-func (l *Log) HashMissing(capture string, a change.Account) {
-	l.write(slog.LevelError, "hash-missing", "the directory stores no NT hash of this account, so nothing can be proven: set `nt hash store = always` in smb.conf",
-		account(a), slog.String("capture", capture))
+func (l *Log) HashMissing(capture string, a change.Account, err error) {
+	l.write(slog.LevelError, "hash-missing", "nothing can be proven of this account", account(a), slog.String("capture", capture),
+		failed(err))
 }
 
 // Unprovable: HashMissing until the time allowed was over; the capture has been shredded.
 func (l *Log) Unprovable(capture, name string) {
-	l.write(slog.LevelError, "unprovable", "captured password could not be proven, because the directory stores no NT hash; shredded",
+	l.write(slog.LevelError, "unprovable", "captured password could not be proven, because the directory stores nothing to compare it with; shredded",
 		slog.String("capture", capture), slog.String("account", name))
 }
 

@@ -5,61 +5,264 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/prooftest"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
-var hash = [16]byte{0xde, 0xad, 0xbe, 0xef, 15: 0x42}
+const (
+	right = "Pässwörd 1"
+	salt  = "SAMDOM.EXAMPLE.COMalice"
+)
 
-func evidence(t *testing.T) Evidence {
-	t.Helper()
-	e, err := Read(box.EncodeNTHash(hash))
+var key = must(seal.Generate())
+
+func must[T any](v T, err error) T {
 	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// taken is a capture as the agent holds it: what was read of it, and how its keys are made.
+type taken struct {
+	Evidence
+	capture capture.Capture
+}
+
+func take(t testing.TB, content []byte) taken {
+	t.Helper()
+	c := prooftest.Capture(t, key.Public(), capture.Header{ID: capture.NewID(), Time: time.Now()}, content)
+	return taken{must(Open(key, c)), c}
+}
+
+func byHash(t testing.TB, password string) taken {
+	return take(t, box.EncodeNTHash([16]byte(prooftest.NTHash(password))))
+}
+
+func byPassword(t testing.TB, password string) taken {
+	return take(t, box.EncodePassword([]byte(password)))
+}
+
+// judge does as the agent does.
+func (e taken) judge(t testing.TB, a directory.Account) Verdict {
+	t.Helper()
+	s := Of(a)
+	v := e.Judge(s)
+	if v != Underived {
+		return v
+	}
+	if err := e.Derive(key, e.capture, s); err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return e.Judge(s)
+}
+
+// account has a password that was set, of which the directory stores no NT hash.
+func account(supplemental []byte) directory.Account {
+	stamp := dsdb.Stamp{Version: 2, USN: 4000}
+	return directory.Account{Stamp: stamp, SupplementalCredentials: supplemental,
+		MetaData: dsdb.MetaData{{AttID: dsdb.AttIDUnicodePwd, Stamp: stamp}, {AttID: dsdb.AttIDSupplementalCredentials, Stamp: stamp}}}
+}
+
+func keyed(password, salt string) directory.Account {
+	const n = prooftest.Iterations
+	return account(prooftest.SupplementalCredentials(prooftest.AES256Key(password, salt, n), salt, n))
+}
+
+func hashed(password string) directory.Account {
+	a := account(nil)
+	a.NTHash = prooftest.NTHash(password)
+	return a
 }
 
 func TestJudge(t *testing.T) {
-	stamp := dsdb.Stamp{Version: 2}
-	other := hash
-	other[15]++
-	for name, c := range map[string]struct {
-		stored []byte
-		stamp  dsdb.Stamp
-		want   Verdict
+	without := func(a directory.Account, f func(*directory.Account)) directory.Account { f(&a); return a }
+	iterations := func(n uint32) directory.Account {
+		return account(prooftest.SupplementalCredentials(prooftest.AES256Key(right, salt, 1), salt, n))
+	}
+	noStamp := func(a *directory.Account) { a.Stamp = dsdb.Stamp{} }
+	for _, c := range []struct {
+		name           string
+		account        directory.Account
+		hash, password Verdict // of a capture of each kind
+		basis          Basis   // of the one with the password
+		why            error
 	}{
-		"the same":           {hash[:], stamp, Current},
-		"another":            {other[:], stamp, NotYet},
-		"none stored":        {nil, stamp, Unprovable},
-		"cut off":            {hash[:15], stamp, Unprovable},
-		"too long":           {append(hash[:], 0), stamp, Unprovable},
-		"same without stamp": {hash[:], dsdb.Stamp{}, Unprovable},
+		{"the hash of the same", hashed(right), Current, Current, NTHash, nil},
+		{"the hash of another", hashed("another"), NotYet, NotYet, NTHash, nil},
+		{"the key of the same", keyed(right, salt), Unprovable, Current, AES256, nil},
+		{"the key of another", keyed("another", salt), Unprovable, NotYet, AES256, nil},
+		{"made when it was called otherwise", keyed(right, "SAMDOM.EXAMPLE.COMalicia"), Unprovable, Current, AES256, nil},
+		{"the hash decides, the key was left behind", without(keyed(right, salt), func(a *directory.Account) {
+			a.NTHash = prooftest.NTHash("another")
+		}), NotYet, NotYet, NTHash, nil},
+		{"the key was left behind", without(keyed(right, salt), func(a *directory.Account) {
+			a.MetaData[0].USN++
+			a.Stamp.USN++
+		}), Unprovable, Unprovable, Nothing, errOlderKey},
+		{"nothing", account(nil), Unprovable, Unprovable, Nothing, errNoKey},
+		{"rubbish", account([]byte("rubbish")), Unprovable, Unprovable, Nothing, errUndecoded},
+		{"a key of another length", account(prooftest.SupplementalCredentials(make([]byte, 16), salt, 4096)), Unprovable, Unprovable, Nothing, errNoKey},
+		{"no iterations", iterations(0), Unprovable, Unprovable, Nothing, errIterations},
+		{"few iterations", iterations(1), Unprovable, Current, AES256, nil},
+		{"too many iterations", iterations(maxIterations + 1), Unprovable, Unprovable, Nothing, errIterations},
+		{"the hash without stamp", without(hashed(right), noStamp), Unprovable, Unprovable, Nothing, errNoStamp},
+		{"the key without stamp", without(keyed(right, salt), noStamp), Unprovable, Unprovable, Nothing, errNoStamp},
+		{"no such account", directory.Account{}, Unprovable, Unprovable, Nothing, errNoStamp},
 	} {
-		if got := evidence(t).Judge(c.stored, c.stamp); got != c.want {
-			t.Errorf("%s: %s, want %s", name, got, c.want)
+		hash, password := byHash(t, right), byPassword(t, right)
+		if got := hash.judge(t, c.account); got != c.hash {
+			t.Errorf("%s: with the hash %s, want %s", c.name, got, c.hash)
+		}
+		if got := password.judge(t, c.account); got != c.password {
+			t.Errorf("%s: with the password %s, want %s", c.name, got, c.password)
+		}
+		stored := Of(c.account)
+		if got := password.Basis(stored); got != c.basis {
+			t.Errorf("%s: the basis is %q, want %q", c.name, got, c.basis)
+		}
+		if got := password.Why(stored); !errors.Is(got, c.why) {
+			t.Errorf("%s: the reason is %v, want %v", c.name, got, c.why)
+		}
+		if got := hash.Why(stored); (got == nil) == (c.hash == Unprovable) || got != nil && c.why == nil && got != errNoPassword {
+			t.Errorf("%s: with the hash, the reason is %v", c.name, got)
 		}
 	}
 }
 
-func TestReadRefusesOtherContent(t *testing.T) {
-	if _, err := Read([]byte{2}); !errors.Is(err, box.ErrUnknown) {
-		t.Errorf("error is %v", err)
+// The vectors of RFC 3962, appendix B, for AES256.
+func TestKeysOfRFC3962(t *testing.T) {
+	for _, c := range []struct {
+		iterations          uint32
+		password, salt, key string
+	}{
+		{1, "password", "ATHENA.MIT.EDUraeburn", "fe697b52bc0d3ce14432ba036a92e65bbb52280990a2fa27883998d72af30161"},
+		{2, "password", "ATHENA.MIT.EDUraeburn", "a2e16d16b36069c135d5e9d2e25f896102685618b95914b467c67622225824ff"},
+		{1200, "password", "ATHENA.MIT.EDUraeburn", "55a6ac740ad17b4846941051e1e8b0a7548d93b0ab30a8bc3ff16280382b8c2a"},
+		{5, "password", "\x12\x34\x56\x78\x78\x56\x34\x12", "97a4e786be20d81a382d5ebc96d5909cabcdadc87ca48f574504159f16c36e31"},
+		{1200, strings.Repeat("X", 64), "pass phrase equals block size", "89adee3608db8bc71f1bfbfe459486b05618b70cbae22092534e56c553ba4b34"},
+		{1200, strings.Repeat("X", 65), "pass phrase exceeds block size", "d78c5c9cb872a8c9dad4697f0bb5b2d21496c82beb2caeda2112fceea057401b"},
+		{50, "\U0001D11E", "EXAMPLE.COMpianist", "4b6d9839f84406df1f09cc166db4b83c571848b784a3d6bdc346589a3e393f9e"},
+	} {
+		a := account(prooftest.SupplementalCredentials(must(hex.DecodeString(c.key)), c.salt, c.iterations))
+		if got := byPassword(t, c.password).judge(t, a); got != Current {
+			t.Errorf("%q with salt %q: %s", c.password, c.salt, got)
+		}
 	}
 }
 
-func TestEvidencePrintsNoHash(t *testing.T) {
-	holder := struct{ kept Evidence }{evidence(t)}
+// Whether hash or key is compared, the answer is the same.
+func FuzzBasesAgree(f *testing.F) {
+	f.Add(right, right, salt)
+	f.Add("x", "x", "")
+	f.Add("pass", "Pass", salt)
+	f.Add("\U0001D11E", "\U0001D11F", "EXAMPLE.COMpianist")
+	f.Fuzz(func(t *testing.T, captured, stored, salt string) {
+		for _, text := range []string{captured, stored, salt} {
+			if !utf8.ValidString(text) || len(text) > 4096 {
+				return // the hook takes no such password, and no directory stores such a salt
+			}
+		}
+		if captured == "" {
+			return
+		}
+		want := NotYet
+		if captured == stored {
+			want = Current
+		}
+		for name, got := range map[string]Verdict{
+			"hash by hash":     byHash(t, captured).judge(t, hashed(stored)),
+			"password by hash": byPassword(t, captured).judge(t, hashed(stored)),
+			"password by key":  byPassword(t, captured).judge(t, keyed(stored, salt)),
+		} {
+			if got != want {
+				t.Errorf("%s: %s, want %s", name, got, want)
+			}
+		}
+	})
+}
+
+// A key is made once for each salt, however often it is looked, and no more of them are kept than needed.
+func TestKeysAreKept(t *testing.T) {
+	e := byPassword(t, right)
+	for range 3 {
+		for n := range 2 {
+			s := Of(keyed(right, fmt.Sprint(n)))
+			if e.Judge(s) == Underived {
+				if err := e.Derive(key, e.capture, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := e.Judge(s); got != Current {
+				t.Fatal(got)
+			}
+		}
+	}
+	if got := len(e.held().keys); got != 2 {
+		t.Errorf("%d keys were made for 2 salts", got)
+	}
+	for n := range 2 * keptKeys {
+		s := Stored{key: make([]byte, 32), salt: fmt.Sprint("other", n), iterations: 1}
+		if err := e.Derive(key, e.capture, s); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Judge(s); got != NotYet {
+			t.Fatalf("the key made last is not there: %s", got)
+		}
+	}
+	if got := len(e.held().keys); got != keptKeys {
+		t.Errorf("%d keys are kept", got)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	other := must(seal.Generate())
+	moved := byHash(t, right).capture
+	moved.Raw = append(slices.Clone(moved.Raw), 0)
+	strange := prooftest.Capture(t, key.Public(), capture.Header{}, []byte{3})
+	for name, c := range map[string]struct {
+		key     seal.PrivateKey
+		capture capture.Capture
+		want    error
+	}{
+		"another key":     {other, byHash(t, right).capture, seal.ErrOtherKey},
+		"a moved box":     {key, moved, seal.ErrDamaged},
+		"strange content": {key, strange, box.ErrUnknown},
+	} {
+		if _, err := Open(c.key, c.capture); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if err := byPassword(t, right).Derive(c.key, c.capture, Of(keyed(right, salt))); !errors.Is(err, c.want) {
+			t.Errorf("%s, for a key: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+func TestEvidencePrintsNoSecret(t *testing.T) {
+	e := byPassword(t, right)
+	if got := e.judge(t, keyed(right, salt)); got != Current {
+		t.Fatal(got)
+	}
+	holder := struct{ kept Evidence }{e.Evidence}
+	secrets := [][]byte{[]byte(right), e.held().hash[:4], e.held().keys[0].key[:4]}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		for _, value := range []any{holder, &holder, holder.kept, &holder.kept} {
 			text := fmt.Sprintf(verb, value)
-			for _, trace := range []string{hex.EncodeToString(hash[:4]), "222 173", "0xde", string(hash[:4])} {
-				if strings.Contains(text, trace) {
-					t.Errorf("%s of %T prints %s", verb, value, text)
+			for _, s := range secrets {
+				for _, trace := range []string{hex.EncodeToString(s), strings.Trim(fmt.Sprint(s), "[]"), string(s)} {
+					if strings.Contains(text, trace) {
+						t.Errorf("%s of %T prints %s", verb, value, text)
+					}
 				}
 			}
 		}
@@ -67,11 +270,38 @@ func TestEvidencePrintsNoHash(t *testing.T) {
 }
 
 func TestWipe(t *testing.T) {
-	e := evidence(t)
-	e.Wipe()
-	if !bytes.Equal(e.hash(), make([]byte, 16)) {
-		t.Error("the hash is still there")
+	e := byPassword(t, right)
+	stored := Of(keyed(right, salt))
+	if got := e.judge(t, keyed(right, salt)); got != Current {
+		t.Fatal(got)
 	}
+	made := e.held().keys[0].key
+	e.Wipe()
+	if err := e.Derive(key, e.capture, stored); err != nil { // by a look that was under way
+		t.Fatal(err)
+	}
+	if h := e.held(); !bytes.Equal(h.hash[:], make([]byte, 16)) || !bytes.Equal(made, make([]byte, 32)) || len(h.keys) > 0 {
+		t.Error("hash or key is still there")
+	}
+}
+
+// The price of a look at an account without NT hash: the first one, and each after it.
+func BenchmarkKey(b *testing.B) {
+	e, stored := byPassword(b, right), Of(keyed(right, salt))
+	b.Run("made", func(b *testing.B) {
+		for b.Loop() {
+			if err := e.Derive(key, e.capture, stored); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("kept", func(b *testing.B) {
+		for b.Loop() {
+			if e.Judge(stored) != Current {
+				b.Fatal("not current")
+			}
+		}
+	})
 }
 
 func TestPause(t *testing.T) {

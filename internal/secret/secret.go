@@ -7,7 +7,7 @@
 // thought away.
 //
 // Whom it trusts: every package that imports it. The list of importers is short and held by internal/arrows_test.go:
-// clear text lives in the hook, policy, seal, deliver and the targets, and nowhere else.
+// clear text lives in the hook, policy, seal, proof, deliver and the targets, and nowhere else.
 //
 // What it does not solve: copies that callers make of Bytes, and copies that the Go runtime, net/http and crypto/tls make
 // below us. Destroy wipes the one buffer that is ours.

@@ -13,6 +13,9 @@
 // that was proven stays until its time is over. Samba holds its one write lock from the hook to the commit, so captures
 // are in the order of the changes: the orphan that is tried first is usually the right one, and an account needs only one.
 //
+// Where an account has to be compared by its AES256 key, a capture's key has to be made first, which takes a millisecond or two:
+// Judge asks for the newest first, or the likeliest orphan, and in one turn for a few only, so that no flood holds up a fresh one.
+//
 // Whom it trusts: what the directory answered. What a capture claims chooses the search, and nothing else.
 //
 // What it does not solve: everything is in memory. After a restart the captures are read from their folder again.
@@ -23,6 +26,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +58,7 @@ type Docket struct {
 
 	began time.Time
 
-	hashes string
+	basis proof.Basis // of the last comparison
 }
 
 // Pending is a capture that waits for its proof.
@@ -72,6 +76,8 @@ type entry struct {
 	noHash   bool // that nothing can be proven has been said
 	troubled bool // that it cannot be handed over has been said
 	matched  bool // the directory held it; it is kept since it is an orphan
+
+	skipped time.Time // when the search began for which no key could be made of it
 }
 
 // pair is what shows where in the order of changes a capture stands.
@@ -96,6 +102,10 @@ type Subject struct {
 	urgent  bool
 	looking bool
 	again   bool // something happened while it was looked at
+
+	// Of the turn that it has.
+	keys   bool // the search asks for the account's keys
+	budget int  // how many more keys may be made
 }
 
 // Mover is an account whose password stamp the watch saw moving.
@@ -113,6 +123,10 @@ const (
 	nearby = 2 * time.Second
 	// dismissals bounds how many captures go that had their time before others have their turn: to shred one takes milliseconds.
 	dismissals = 32
+	// keysATurn bounds how many keys are made for a subject before others have their turn.
+	keysATurn = 64
+	// orphansByKey bounds how many orphans are held against an account by its key: so many are not near a change by themselves.
+	orphansByKey = 256
 )
 
 // New returns an empty docket; timeout is how long a capture may wait for its proof.
@@ -125,7 +139,7 @@ func New(timeout time.Duration) *Docket {
 		movers:  map[dsdb.GUID]*Subject{},
 		orphans: map[*entry]struct{}{},
 		began:   time.Now(),
-		hashes:  "unknown",
+		basis:   "unknown",
 	}
 }
 
@@ -268,6 +282,21 @@ func (d *Docket) Done(s *Subject, unfinished bool) {
 	}
 }
 
+// NeedsKeys reports whether the search is to ask for the account's keys as well.
+func (d *Docket) NeedsKeys(s *Subject) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	about := maps.Values(s.captures)
+	if !s.GUID.IsZero() {
+		about = maps.Keys(d.orphans)
+	}
+	s.keys, s.budget = false, keysATurn
+	for e := range about {
+		s.keys = s.keys || e.Evidence.HasPassword()
+	}
+	return s.keys
+}
+
 // Finding is a capture that an answer calls for doing something about.
 type Finding struct {
 	Pending
@@ -278,32 +307,29 @@ type Finding struct {
 	Matched bool // the directory held it before, as an orphan
 	Earlier bool // it was taken before this docket was made: another process may have proven it
 
-	entry *entry
+	skipped bool // its key cannot be made now
+	entry   *entry
 }
 
-// Judge holds captures against the answer of a search: the account, or the error of having none. Captures that came after the
-// search began wait for the next.
-func (d *Docket) Judge(s *Subject, account directory.Account, err error, began time.Time) []Finding {
+// Judge holds captures against the answer of a search: the account and what it can be compared by, or the error of having none.
+// Captures that came after the search began wait for the next. Where it finds some whose key is not made yet, the caller makes it,
+// or tells by Skip that it cannot, and asks again about the same answer.
+func (d *Docket) Judge(s *Subject, account directory.Account, stored proof.Stored, err error, began time.Time) []Finding {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err == nil {
-		d.hashes = "stored"
-		if len(account.NTHash) == 0 {
-			d.hashes = "missing"
-		}
-	}
 	switch {
 	case s.GUID.IsZero():
-		return d.judgeClaims(s, account, err, began)
+		return d.judgeClaims(s, account, stored, err, began)
 	case err == nil:
-		return d.judgeOrphans(s, account, began)
+		return d.judgeOrphans(s, account, stored, began)
 	default:
 		return nil
 	}
 }
 
 // judgeClaims judges all captures that claim the name.
-func (d *Docket) judgeClaims(s *Subject, account directory.Account, err error, began time.Time) (findings []Finding) {
+func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof.Stored, err error, began time.Time) (findings []Finding) {
+	var underived []Finding
 	complete := d.complete(began)
 	going := 0
 	for _, e := range s.captures {
@@ -321,7 +347,13 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, err error, b
 		f := d.finding(e)
 		f.Overdue = proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
 		if err == nil {
-			d.compare(&f, account)
+			d.compare(&f, s, stored, began)
+		}
+		if f.Verdict == proof.Underived { // nothing has been said of it yet
+			if !f.skipped {
+				underived = append(underived, f)
+			}
+			continue
 		}
 		if f.Overdue && f.Verdict != proof.Current {
 			if going == dismissals {
@@ -334,16 +366,31 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, err error, b
 			findings = append(findings, f)
 		}
 	}
-	return findings
+	slices.SortFunc(underived, func(a, b Finding) int { return b.Seen.Compare(a.Seen) })
+	return append(findings, s.afford(underived)...)
+}
+
+// afford returns the first captures whose keys may still be made in this turn. For the others there will be another.
+func (s *Subject) afford(underived []Finding) []Finding {
+	n := min(len(underived), s.budget)
+	s.budget -= n
+	s.again = s.again || n < len(underived)
+	return underived[:n]
 }
 
 // judgeOrphans finds the orphan that is an account's change. One is enough: any other that proves the same holds the same password,
 // and is another account's, or somebody made it up.
-func (d *Docket) judgeOrphans(s *Subject, account directory.Account, began time.Time) []Finding {
-	for _, e := range d.candidates(s, account, began) {
+func (d *Docket) judgeOrphans(s *Subject, account directory.Account, stored proof.Stored, began time.Time) []Finding {
+	for i, e := range d.candidates(s, account, began) {
 		f := d.finding(e)
-		d.compare(&f, account)
+		if d.compare(&f, s, stored, began); i >= orphansByKey && d.basis == proof.AES256 {
+			return nil
+		}
 		switch f.Verdict {
+		case proof.Underived:
+			if !f.skipped {
+				return s.afford([]Finding{f})
+			}
 		case proof.Current:
 			e.matched = true
 			d.paired = pair{account.USNChanged, e.Header.Time}
@@ -396,11 +443,24 @@ func (d *Docket) finding(e *entry) Finding {
 		Earlier: e.Header.Time.Before(d.began), entry: e}
 }
 
-func (d *Docket) compare(f *Finding, account directory.Account) {
-	f.Verdict = f.Evidence.Judge(account.NTHash, account.Stamp)
+func (d *Docket) compare(f *Finding, s *Subject, stored proof.Stored, began time.Time) {
+	f.skipped = f.entry.skipped.Equal(began)
+	if f.Evidence.HasPassword() && !s.keys { // it came after they could have been asked for
+		f.Verdict, f.skipped, s.again = proof.Underived, true, true
+		return
+	}
+	d.basis = f.Evidence.Basis(stored)
+	f.Verdict = f.Evidence.Judge(stored)
 	if f.Verdict == proof.Unprovable {
 		f.News, f.entry.noHash = !f.entry.noHash, true
 	}
+}
+
+// Skip tells that the key could not be made that Judge asked for, about the answer to the search that began at that time.
+func (d *Docket) Skip(f Finding, began time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f.entry.skipped = began
 }
 
 func (d *Docket) orphan(e *entry) {
@@ -500,12 +560,11 @@ func (d *Docket) Waiting() (n int, oldest time.Time) {
 	return len(d.files), oldest
 }
 
-// Hashes tells whether the account of the last answer had a hash to compare with: "stored", "missing", or "unknown" before the
-// first answer.
-func (d *Docket) Hashes() string {
+// Basis tells by what the last comparison was made, or why it could not be; "unknown" before the first.
+func (d *Docket) Basis() proof.Basis {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.hashes
+	return d.basis
 }
 
 // byDue is a heap, the subject that is due first on top.

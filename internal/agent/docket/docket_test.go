@@ -2,23 +2,39 @@ package docket
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/internal/proof/prooftest"
+	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 func waiting(t *testing.T, account string) Pending {
 	t.Helper()
-	evidence, err := proof.Read(box.EncodeNTHash([16]byte{1}))
+	return pending(t, account, box.EncodeNTHash([16]byte{1}))
+}
+
+var key = sync.OnceValue(func() seal.PrivateKey {
+	key, err := seal.Generate()
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+func pending(t *testing.T, account string, content []byte) Pending {
+	t.Helper()
+	h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: account}
+	evidence, err := proof.Open(key(), prooftest.Capture(t, key().Public(), h, content))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: account}
 	return Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence}
 }
 
@@ -81,7 +97,7 @@ func orphans(t *testing.T, d *Docket, began time.Time, taken ...time.Duration) (
 		entries = append(entries, d.files[p.File])
 	}
 	s := d.turn()
-	d.Judge(s, directory.Account{}, directory.ErrNotFound, time.Now())
+	d.Judge(s, directory.Account{}, proof.Stored{}, directory.ErrNotFound, time.Now())
 	d.Done(s, false)
 	return entries
 }
@@ -154,7 +170,7 @@ func TestFewAreDismissedAtATime(t *testing.T) {
 	d.PassComplete(time.Now())
 	s := d.claims[""]
 	for left := 100 * dismissals; left > 0; left -= dismissals {
-		findings := d.Judge(s, directory.Account{}, directory.ErrNotFound, time.Now())
+		findings := d.Judge(s, directory.Account{}, proof.Stored{}, directory.ErrNotFound, time.Now())
 		if len(findings) != dismissals {
 			t.Fatalf("%d are dismissed at once, of %d", len(findings), left)
 		}
@@ -165,5 +181,62 @@ func TestFewAreDismissedAtATime(t *testing.T) {
 		for _, f := range findings {
 			d.Remove(f)
 		}
+	}
+}
+
+// keyed is an account of which the directory stores a key, and no NT hash.
+func keyed(changed time.Time) directory.Account {
+	return directory.Account{Stamp: dsdb.Stamp{Version: 1, Time: changed},
+		SupplementalCredentials: prooftest.SupplementalCredentials(make([]byte, 32), "salt", 1)}
+}
+
+// Keys are made of the newest captures first, and of few in one turn. Those whose time is over do not go before they were compared.
+func TestKeysAreMadeOfFewAtATime(t *testing.T) {
+	const n = 2*keysATurn + 1
+	d, began := New(time.Second), time.Now()
+	for i := range n {
+		p := pending(t, "alice", box.EncodePassword([]byte("x")))
+		p.Seen = began.Add(time.Duration(i-n) * time.Hour)
+		d.Add(p)
+	}
+	s, account := d.turn(), keyed(began)
+	var seen []time.Time
+	for _, want := range []int{keysATurn, keysATurn, 1} {
+		if !d.NeedsKeys(s) {
+			t.Fatal("the search does not ask for keys")
+		}
+		s.again = false
+		findings := d.Judge(s, account, proof.Of(account), nil, began)
+		asked := 0
+		for _, f := range findings {
+			if f.Verdict == proof.Underived {
+				asked++
+				seen = append(seen, f.Seen)
+				d.Skip(f, time.Time{})
+				if err := f.Evidence.Derive(key(), prooftest.Capture(t, key().Public(), f.Header, box.EncodePassword([]byte("x"))), proof.Of(account)); err != nil {
+					t.Fatal(err)
+				}
+			} else if !f.Overdue {
+				t.Errorf("%+v is neither to be compared nor over", f)
+			} else {
+				d.Remove(f)
+			}
+		}
+		if asked != want || s.again != (len(seen) < n) {
+			t.Errorf("asked for %d keys, and again %v; want %d", asked, s.again, want)
+		}
+		for _, f := range d.Judge(s, account, proof.Of(account), nil, began) {
+			if f.Verdict == proof.Underived && s.budget > 0 {
+				t.Error("asked twice for a key")
+			} else if f.Overdue {
+				d.Remove(f)
+			}
+		}
+	}
+	if !slices.IsSortedFunc(seen, func(a, b time.Time) int { return b.Compare(a) }) {
+		t.Error("not the newest first")
+	}
+	if len(d.files) > 0 {
+		t.Errorf("%d are left", len(d.files))
 	}
 }
