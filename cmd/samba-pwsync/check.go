@@ -103,8 +103,12 @@ func runCheck(c *cli.Context) error {
 	ill := checkConfig(list, cfg, path)
 	checkOwners(list, cfg)
 	checkKeys(list, cfg)
+	store := askHashStore(c.Context)
+	if !c.Bool("connect") && store != storeUnknown {
+		checkProof(list, cfg.Directory.Proof, store, passwords{level: aesLevel})
+	}
 	if c.Bool("connect") {
-		complexity := checkDirectory(c.Context, list, cfg, path)
+		complexity := checkDirectory(c.Context, list, cfg, path, store)
 		checkScript(c.Context, list, hookCommand(absolute), complexity)
 		checkTargets(c.Context, list, cfg, ill)
 	}
@@ -230,7 +234,7 @@ func checkKey(list *checklist, private, public string) bool {
 }
 
 // checkDirectory also reports whether password complexity is on for everybody, without which Samba does not run the hook.
-func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, path string) (complexity bool) {
+func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, path string, store hashStore) (complexity bool) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	dc, err := directory.Dial(ctx, cfg.Directory.URL)
@@ -265,6 +269,12 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, pa
 	}
 	if complexity {
 		list.ok("password complexity is on")
+	}
+	held := passwords{level: root.DomainFunctionality}
+	if held.unhashed, held.more, err = dc.Unhashed(ctx, 5); err != nil {
+		list.fault(exitFailed, err)
+	} else {
+		checkProof(list, cfg.Directory.Proof, store, held)
 	}
 	checkAttributes(ctx, list, cfg, dc.SelfWritable)
 	if cfg.Policy.Mode == config.Enforce && cfg.Policy.MaxLength < settings.MinLength {

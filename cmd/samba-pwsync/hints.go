@@ -17,6 +17,8 @@ import (
 var (
 	errNoTarget  = errors.New("no target is configured: add a [target.NAME] section to the configuration")
 	errNotAsInit = errors.New("it belongs to somebody else")
+	errNoHashes  = errors.New("Samba stores no NT hashes (nt hash store in smb.conf): no new password can be proven")
+	errNoProof   = errors.New("Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008): no new password can be proven")
 	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
 )
 
@@ -50,6 +52,10 @@ func hints(err error) []string {
 		}
 	case errors.Is(err, errNotAsInit):
 		return []string{"stop the services and give it back: samba-pwsync init"}
+	case errors.Is(err, errNoHashes):
+		return []string{`set [directory] proof = "aes256"`, "or nt hash store = always in smb.conf, and restart Samba"}
+	case errors.Is(err, errNoProof):
+		return []string{"put nt hash store = always into [global] of smb.conf and restart Samba"}
 	case errors.Is(err, errStrangers):
 		return []string{"write the right public key: samba-pwsync init"}
 	case errors.Is(err, directory.ErrNotPrivileged):

@@ -32,6 +32,8 @@ func TestHints(t *testing.T) {
 		{"no user", fmt.Errorf("looking up: %w", user.UnknownUserError("pw")), "useradd --system --home /nonexistent --shell /usr/sbin/nologin pw"},
 		{"locked", fmt.Errorf("locking: %w", errLocked), "systemctl status"},
 		{"other owner", fmt.Errorf("locking: %w", errOtherOwner), "samba-pwsync init --user root"},
+		{"no hashes", errNoHashes, `set [directory] proof = "aes256"`},
+		{"no proof", errNoProof, "nt hash store = always"},
 		{"strangers", fmt.Errorf("keys: %w", errStrangers), "samba-pwsync init"},
 		{"no DC", fmt.Errorf("connecting: %w: %w", directory.ErrUnavailable, refused), "systemctl status samba-ad-dc"},
 		{"ordinary socket", fmt.Errorf("connecting: %w", directory.ErrNotPrivileged), "ldap_priv/ldapi"},

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
 )
 
 func TestCheckScript(t *testing.T) {
@@ -43,6 +45,79 @@ func TestCheckScript(t *testing.T) {
 		var out bytes.Buffer
 		list := &checklist{out: &out}
 		checkScript(t.Context(), list, hook, tc.complexity)
+		if out.String() != tc.want || list.code != tc.code {
+			t.Errorf("%s: code %d, %q; want %d, %q", tc.name, list.code, out.String(), tc.code, tc.want)
+		}
+	}
+}
+
+func TestAskHashStore(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	for _, tc := range []struct {
+		name        string
+		store, ntlm string // what testparm does, asked for the one and the other
+		want        hashStore
+	}{
+		{"no testparm", "", "", storeUnknown},
+		{"always", "echo always", "echo ntlmv2-only", storesHashes},
+		{"always, without NTLM", "echo always", "echo disabled", storesHashes},
+		{"never", "echo never", "echo ntlmv2-only", storesNone},
+		{"auto", "echo auto", "echo ntlmv2-only", storesHashes},
+		{"auto, without NTLM", "echo auto", "echo disabled", storesNone},
+		{"Samba 4.13", "echo Parameter nt hash store unknown for section global; exit 1", "echo ntlmv2-only", storesHashes},
+		{"Samba 4.13, without NTLM", "exit 1", "echo disabled", storesHashes},
+		{"broken", "exit 1", "exit 1", storeUnknown},
+	} {
+		if tc.store != "" {
+			script := "#!/bin/sh\ncase \"$*\" in\n'-s --parameter-name=nt hash store') " + tc.store +
+				" ;;\n'-s --parameter-name=ntlm auth') " + tc.ntlm + " ;;\n*) exit 9\nesac\n"
+			if err := os.WriteFile(filepath.Join(dir, "testparm"), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := askHashStore(t.Context()); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestCheckProof(t *testing.T) {
+	const (
+		byHash   = "ok         passwords are proven by NT hash\n"
+		byKey    = "ok         passwords are proven by AES256 key\n"
+		rather   = "attention  Samba stores NT hashes: set [directory] proof = \"nthash\", with which the agent sees no password\n"
+		noHashes = "FAULT      Samba stores no NT hashes (nt hash store in smb.conf): no new password can be proven\n" +
+			"           hint: set [directory] proof = \"aes256\"\n           hint: or nt hash store = always in smb.conf, and restart Samba\n"
+		noProof = "FAULT      Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008): no new password can be proven\n" +
+			"           hint: put nt hash store = always into [global] of smb.conf and restart Samba\n"
+	)
+	for _, tc := range []struct {
+		name, proof string
+		store       hashStore
+		held        passwords
+		want        string
+		code        int
+	}{
+		{"hashes by hash", config.NTHash, storesHashes, passwords{level: 4}, byHash, exitOK},
+		{"hashes by hash, old domain", config.NTHash, storesHashes, passwords{level: 2}, byHash, exitOK},
+		{"hashes by key", config.AES256, storesHashes, passwords{level: 4}, rather, exitAttention},
+		{"hashes by key, not of all", config.AES256, storesHashes, passwords{level: 4, unhashed: []string{"alice"}}, rather, exitAttention},
+		{"keys by hash", config.NTHash, storesNone, passwords{level: 4}, noHashes, exitFailed},
+		{"keys by key", config.AES256, storesNone, passwords{level: 4}, byKey, exitOK},
+		{"neither by hash", config.NTHash, storesNone, passwords{level: 2}, noProof, exitFailed},
+		{"neither by key", config.AES256, storesNone, passwords{level: 2}, noProof, exitFailed},
+		{"a hash is missing", config.NTHash, storesHashes, passwords{level: 4, unhashed: []string{"alice"}},
+			"ok         passwords are proven by NT hash; that of alice is stored from the next change on\n", exitOK},
+		{"hashes are missing", config.NTHash, storesHashes, passwords{level: 4, unhashed: []string{"alice", "bob"}, more: true},
+			"ok         passwords are proven by NT hash; that of alice, bob and others is stored from the next change on\n", exitOK},
+		{"untold, hashes", config.NTHash, storeUnknown, passwords{level: 4}, byHash, exitOK},
+		{"untold, one is missing", config.NTHash, storeUnknown, passwords{level: 4, unhashed: []string{"alice"}}, noHashes, exitFailed},
+		{"untold, one is missing, by key", config.AES256, storeUnknown, passwords{level: 4, unhashed: []string{"alice"}}, byKey, exitOK},
+	} {
+		var out bytes.Buffer
+		list := &checklist{out: &out}
+		checkProof(list, tc.proof, tc.store, tc.held)
 		if out.String() != tc.want || list.code != tc.code {
 			t.Errorf("%s: code %d, %q; want %d, %q", tc.name, list.code, out.String(), tc.code, tc.want)
 		}
