@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -47,11 +48,8 @@ func (l *Lab) Join(ctx context.Context, o JoinOptions) (*DC, error) {
 	if err := dc.trustCertificate(ctx); err != nil {
 		return nil, err
 	}
-	if err := dc.hear(ctx, l.DC); err != nil {
-		return nil, err
-	}
 	if !o.ReadOnly {
-		if err := l.DC.hear(ctx, dc); err != nil {
+		if err := errors.Join(dc.hear(ctx, l.DC), l.DC.hear(ctx, dc)); err != nil {
 			return nil, err
 		}
 	}
