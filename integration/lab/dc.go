@@ -44,6 +44,7 @@ type DC struct {
 	image         string
 	administrator string      // password
 	tls           *tls.Config // trusts the DC's certificate
+	targets       string      // their sections of the configuration
 }
 
 // setUp turns a container of the DC's image, whose entry point provisions the domain, into a DC at work.
@@ -66,23 +67,30 @@ func setUp(ctx context.Context, l *Lab, dc *DC, o Options) (*DC, error) {
 		return nil, err
 	}
 	o.Progress("setting up samba-pwsync on the domain controller")
-	return dc, dc.install(ctx, l.Sandbox, o.Config)
+	return dc, l.Install(ctx, dc, o.Config)
 }
 
-// install sets up samba-pwsync on the DC, as its README says, and starts it.
-func (dc *DC) install(ctx context.Context, clouds *Sandbox, config string) error {
+// Install sets up samba-pwsync on a DC, as its README says, and starts it. The configuration is as in Options.
+func (l *Lab) Install(ctx context.Context, dc *DC, config string) (err error) {
 	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init"); err != nil {
 		return fmt.Errorf("running samba-pwsync init: %w", err)
 	}
-	targets, err := clouds.install(ctx, dc.Container, cloudDir)
-	if err != nil {
+	if dc.targets, err = l.Sandbox.install(ctx, dc.Container, cloudDir); err != nil {
 		return err
 	}
-	if err := dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(config, "\n")+"\n"+targets); err != nil {
+	return dc.Configure(ctx, config)
+}
+
+// Configure gives samba-pwsync on the DC another configuration, and starts serve, anew if it runs.
+func (dc *DC) Configure(ctx context.Context, config string) error {
+	if err := dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(config, "\n")+"\n"+dc.targets); err != nil {
 		return err
 	}
 	if _, err := dc.Exec(ctx, "", "samba-pwsync", "check", "--connect"); err != nil {
 		return fmt.Errorf("running samba-pwsync check: %w", err)
+	}
+	if err := dc.StopServe(ctx); err != nil {
+		return err
 	}
 	return dc.StartServe(ctx)
 }

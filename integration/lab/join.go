@@ -57,7 +57,7 @@ func (l *Lab) Join(ctx context.Context, o JoinOptions) (*DC, error) {
 		return dc, nil
 	}
 	o.Progress("setting up samba-pwsync on %s", o.Name)
-	return dc, dc.install(ctx, l.Sandbox, o.Config)
+	return dc, l.Install(ctx, dc, o.Config)
 }
 
 // hear makes another DC a source of this one's replication now, instead of at the next of the consistency checks that are minutes

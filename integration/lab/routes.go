@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -205,13 +206,14 @@ func (dc *DC) login(user, password string) (*ldap.Conn, error) {
 func userDN(user string) string { return "CN=" + ldap.EscapeDN(user) + ",CN=Users," + BaseDN }
 
 // unicodePwd is the attribute's form on the wire: UTF-16LE, in quotes ([MS-ADTS] 3.1.1.3.1.5).
-func unicodePwd(password string) string {
-	var b strings.Builder
-	for _, unit := range utf16.Encode([]rune(`"` + password + `"`)) {
-		b.WriteByte(byte(unit))
-		b.WriteByte(byte(unit >> 8))
+func unicodePwd(password string) string { return string(utf16le(`"` + password + `"`)) }
+
+func utf16le(s string) []byte {
+	var b []byte
+	for _, unit := range utf16.Encode([]rune(s)) {
+		b = binary.LittleEndian.AppendUint16(b, unit)
 	}
-	return b.String()
+	return b
 }
 
 // twice is what a program reads that asks for a new password and for its repetition.

@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/GehirnInc/crypt/sha512_crypt"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 )
@@ -81,4 +84,16 @@ func (s *Sandbox) AddUsers(ctx context.Context, mails ...string) error {
 		}
 	}
 	return nil
+}
+
+// Is says whether what a cloud was sent is that password.
+func Is(p sandbox.Password, password string) (bool, error) {
+	switch {
+	case p.Hash == "":
+		return p.Value == password, nil
+	case p.Hash == "crypt" && strings.HasPrefix(p.Value, "$6$"):
+		return sha512_crypt.New().Verify(p.Value, []byte(password)) == nil, nil
+	default:
+		return false, fmt.Errorf("a cloud was sent a hash of kind %q that is not $6$", p.Hash)
+	}
 }
