@@ -148,6 +148,7 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		Routes:         routes,
 		ConfirmTimeout: cfg.Directory.ConfirmTimeout,
 		Host:           host,
+		Peers:          cfg.Directory.Peers,
 		Log:            log,
 	})
 	if err != nil {

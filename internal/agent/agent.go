@@ -66,6 +66,7 @@ type Options struct {
 	Routes         *route.Table
 	ConfirmTimeout time.Duration // 0: DefaultConfirmTimeout
 	Host           string        // names this agent in the mark
+	Peers          []string      // names of the DCs that have forwarders of their own; may be empty
 	Log            *event.Log
 }
 
@@ -116,6 +117,7 @@ func New(o Options) (*Agent, error) {
 			File:   filepath.Join(o.StateDir, "watch.json"),
 			Host:   o.Host,
 			Lag:    o.ConfirmTimeout,
+			Peers:  o.Peers,
 			Docket: d,
 			Log:    o.Log,
 		}),

@@ -187,6 +187,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 		Routes:    routes,
 		Header:    c.Raw,
 		SecretBox: c.SecretBox,
+		Peers:     a.watch.PeersBefore(c.Time),
 	}
 	if err := a.put(proven, f.Orphan); err != nil {
 		return err

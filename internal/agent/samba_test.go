@@ -33,6 +33,9 @@ type samba struct {
 	dials      int
 	looks      []string // names and GUIDs that were looked up
 	scans      []uint64 // USNs from which changes were read
+
+	controllers []directory.Controller
+	neighbours  []directory.Neighbour
 }
 
 func newSamba() *samba {
@@ -207,6 +210,16 @@ func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {
 		return nil
 	})
 	return r, err
+}
+
+func (c *connection) Controllers(ctx context.Context) (found []directory.Controller, err error) {
+	err = c.search(ctx, func() error { found = slices.Clone(c.controllers); return nil })
+	return found, err
+}
+
+func (c *connection) Neighbours(ctx context.Context) (found []directory.Neighbour, err error) {
+	err = c.search(ctx, func() error { found = slices.Clone(c.neighbours); return nil })
+	return found, err
 }
 
 func (c *connection) AccountByName(ctx context.Context, name string, attrs []string) (a directory.Account, err error) {

@@ -118,7 +118,8 @@ type Directory struct {
 	Protected string `toml:"protected" oneof:"exclude include"`
 
 	// Short names of other domain controllers of the domain that run samba-pwsync with a forwarder of their own. What is changed
-	// there is delivered from there, so it counts as drift there and not here.
+	// there is delivered from there, so it counts as drift there and not here. And what is changed here is delivered twice, some minutes
+	// apart: the second time is the last word, should the same account have been changed there before the DCs had heard of each other.
 	Peers []string `toml:"peers" form:"server" example:"DC2"`
 
 	// How long a captured password waits for the directory to hold it. Samba asks the hook before it commits, and may still

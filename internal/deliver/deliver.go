@@ -99,6 +99,7 @@ type Forwarder struct {
 	watch   watch
 	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
 	unread  map[string]bool      // files that the disk did not give, which has been said; the intake's own
+	begun   bool                 // what lay in the folder at the start has been taken in; the intake's own
 	fail    context.CancelCauseFunc
 }
 
@@ -195,7 +196,7 @@ func outdated(i queue.Item, k ledger.Knowledge) bool {
 func (f *Forwarder) dropped(i queue.Item, k ledger.Knowledge) {
 	newest, holder := k.Newest[i.Account.GUID], k.Holders[i.Place]
 	switch {
-	case i.Parked: // that has been said
+	case i.Parked, !i.Delivered.IsZero(): // what became of it has been said
 	case !newest.Outdates(i.Stamp, i.Proven) && holder.Outdates(i.Account.GUID, i.Proven):
 		f.log.NameTaken(i.Target, i.User, i.Account, i.Stamp.Version, holder.Account)
 		f.try("recording an outcome", func() error { return f.nameTaken(i, holder.Account) })
@@ -239,15 +240,16 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		last, err = f.ledger.Last(lease.Target, lease.Account.GUID)
 		return err
 	})
+	again := !lease.Delivered.IsZero() && last.Class == target.Delivered && lease.Stamp.Equal(last.Stamp) // see settle.go
 	switch {
 	case !known:
 		f.queue.Release(lease)
 	case outdated(lease.Item, k):
 		f.persist(ctx, "dropping items", func() error { return f.supersede(k, nil) })
 		f.queue.Release(lease)
-	case lease.Stamp.Compare(last.Stamp) <= 0:
+	case lease.Stamp.Compare(last.Stamp) <= 0 && !again:
 		// The last run ended after it had written this down, and before it dropped the item.
-		f.finish(ctx, lease, last.Class, last.Reason)
+		f.finish(ctx, lease, last.Class, last.Reason, len(lease.Peers) == 0)
 	case !f.queue.Current(lease):
 		f.queue.Release(lease)
 	default:
@@ -256,11 +258,15 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 	return false
 }
 
-// finish drops or parks an item, as its outcome in the ledger says, and then shreds the secret.
-func (f *Forwarder) finish(ctx context.Context, lease queue.Lease, class target.Class, reason string) {
+// finish drops or parks an item, as its outcome in the ledger says, and then shreds the secret; or lets it settle, if its delivery was not
+// the last word.
+func (f *Forwarder) finish(ctx context.Context, lease queue.Lease, class target.Class, reason string, lastWord bool) {
 	finished := f.persist(ctx, "finishing an item", func() error {
-		if class == target.NoUser || class == target.Rejected {
+		switch {
+		case class == target.NoUser || class == target.Rejected:
 			return f.queue.Park(lease, class, reason)
+		case class == target.Delivered && !lastWord:
+			return f.queue.Settle(lease)
 		}
 		return f.queue.Done(lease)
 	})

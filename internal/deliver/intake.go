@@ -69,8 +69,12 @@ func (f *Forwarder) scan() error {
 	if err := f.queueChanges(changes); err != nil {
 		return err
 	}
+	f.begun = true
 	marked := markErr == nil || errors.Is(markErr, fs.ErrNotExist)
-	if marked && whole && f.watch.set(mark.AsOf, time.Now()) {
+	if marked && whole && f.watch.set(mark, time.Now()) {
+		if err := f.rouse(); err != nil {
+			return err
+		}
 		for _, l := range f.lanes {
 			l.poke()
 		}
@@ -235,11 +239,11 @@ func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now 
 		}
 		item := queue.Item{
 			Target: route.Target, User: route.User, Place: placeOf(route), Account: c.Account, Stamp: c.Stamp, Capture: c.Capture, File: file,
-			Captured: c.Captured, Proven: c.Proven, Due: now,
+			Captured: c.Captured, Proven: c.Proven, Due: now, Peers: c.Peers,
 		}
 		item.Account.UserPrincipalName = "" // the queue holds many items for long, and nobody asks them for it
 		switch order := c.Stamp.Compare(last.Stamp); {
-		case order == 0: // done, and its file was not shredded; or proven twice
+		case order == 0 && !f.resettles(&item, last): // done, and its file was not shredded; or proven twice
 		case outdated(item, k):
 			f.dropped(item, k)
 		case order < 0: // the newest stamp was lost to the disk
@@ -271,6 +275,10 @@ func (f *Forwarder) expire() error {
 }
 
 func (f *Forwarder) expired(item queue.Item) error {
+	if !item.Delivered.IsZero() {
+		f.log.Unsettled(item.Target, item.Account)
+		return nil
+	}
 	err := f.ledger.Record(ledger.Entry{
 		Target: item.Target, User: item.User, Place: item.Place, Account: item.Account, Stamp: item.Stamp, Proven: item.Proven,
 		Class: ledger.Expired, Reason: item.Reason, At: time.Now(), Attempts: item.Attempts,

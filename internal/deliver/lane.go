@@ -161,6 +161,7 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		done(errUnused)
 		return
 	}
+	lastWord := f.watch.lastWord(item, time.Now())
 	password, err := f.open(item)
 	if err != nil {
 		done(errUnused)
@@ -178,12 +179,12 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		return
 	}
 	l.health.attempted(err, done)
-	l.settle(ctx, lease, err)
+	l.conclude(ctx, lease, err, lastWord)
 }
 
-// settle writes down what an attempt led to. The ledger comes first: whatever a crash leaves in the queue is then known to be
+// conclude writes down what an attempt led to. The ledger comes first: whatever a crash leaves in the queue is then known to be
 // done; and the secret goes last: as long as anything is not written, it can be sent again.
-func (l *lane) settle(ctx context.Context, lease queue.Lease, err error) {
+func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastWord bool) {
 	f, item, now, class := l.f, lease.Item, time.Now(), target.Classify(err)
 	a := event.Attempt{
 		Target: l.name, User: item.User, Account: item.Account, Capture: item.Capture, Version: item.Stamp.Version,
@@ -203,14 +204,17 @@ func (l *lane) settle(ctx context.Context, lease queue.Lease, err error) {
 	}
 	switch class {
 	case target.Delivered, target.NoUser, target.Rejected:
-		if class == target.Delivered {
+		switch {
+		case class != target.Delivered:
+			f.log.Parked(a, class, err)
+		case item.Delivered.IsZero():
 			f.log.Delivered(a)
 			l.times.add(a.Took)
-		} else {
-			f.log.Parked(a, class, err)
+		default:
+			f.log.Confirmed(a)
 		}
 		if f.persist(ctx, "recording an outcome", func() error { return f.ledger.Record(outcome) }) {
-			f.finish(ctx, lease, class, reason)
+			f.finish(ctx, lease, class, reason, lastWord)
 		}
 	case target.Denied:
 		f.persist(ctx, "postponing an item", func() error { return f.queue.Postpone(lease, class, reason) })

@@ -24,6 +24,15 @@ type Status struct {
 type WatchStatus struct {
 	AsOf  time.Time `json:"as_of,omitzero"`
 	Fresh bool      `json:"fresh"`
+
+	// Peers are the other DCs that have forwarders of their own; empty until the agent has told.
+	Peers []PeerStatus `json:"peers"`
+}
+
+// PeerStatus says when the agent's DC last heard a peer.
+type PeerStatus struct {
+	Name  string    `json:"name"`
+	Heard time.Time `json:"heard,omitzero"`
 }
 
 // TargetStatus is one target's.
@@ -33,6 +42,7 @@ type TargetStatus struct {
 	Since         time.Time     `json:"since,omitzero"`  // unless up
 	Error         string        `json:"error,omitempty"` // unless up
 	Waiting       int           `json:"waiting"`
+	Settling      int           `json:"settling"` // delivered, and to be delivered once more when the peers have been heard
 	Parked        int           `json:"parked"`
 	Delivered     int           `json:"delivered"` // accounts whose last outcome that is
 	Expired       int           `json:"expired"`   // likewise: secret_ttl was over first
@@ -80,7 +90,7 @@ func (f *Forwarder) targets() []TargetStatus {
 		if t.State, t.Since, err = l.health.status(); err != nil {
 			t.Error = err.Error()
 		}
-		t.Waiting, t.Parked = f.queue.Count(name)
+		t.Waiting, t.Settling, t.Parked = f.queue.Count(name)
 		targets = append(targets, t)
 	}
 	return targets

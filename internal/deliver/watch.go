@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 )
 
@@ -36,6 +37,8 @@ type watch struct {
 	held   bool      // items are held back, and that has been said
 	looked time.Time // at the clocks
 	steady time.Time // since when they have agreed; zero: since the start
+
+	heard map[string][]hearing // by peer, as the last mark has them; the oldest first. See settle.go
 }
 
 // look compares the clocks.
@@ -46,24 +49,25 @@ func (w *watch) look(now time.Time) {
 	case passed < 0:
 		return // another lane was quicker
 	case by.Abs() > clockSlack:
-		w.steady, w.begun, w.asOf = now, now, time.Time{}
+		w.steady, w.begun, w.asOf, w.heard = now, now, time.Time{}, nil
 		w.log.ClockSet(by)
 	}
 	w.looked = now
 }
 
 // set notes a mark (zero: there is none) whose sightings have all been applied, and reports whether more may be sent now.
-func (w *watch) set(mark, now time.Time) bool {
+func (w *watch) set(m change.Mark, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.look(now)
-	news := w.known && !mark.Equal(w.mark)
-	w.known, w.mark = true, mark
-	age := now.Sub(mark.Round(0)) // by the time of day
-	if !news || age < 0 {         // it was set back since the mark was written
+	news := w.known && !m.AsOf.Equal(w.mark)
+	w.known, w.mark = true, m.AsOf
+	age := now.Sub(m.AsOf.Round(0)) // by the time of day
+	if !news || age < 0 {           // it was set back since the mark was written
 		return false
 	}
 	w.asOf = now.Add(-age)
+	w.hear(m.Peers, now)
 	if w.held && w.fresh(now) {
 		w.held = false
 		w.log.WatchFresh()
@@ -119,7 +123,7 @@ func (w *watch) status(now time.Time) WatchStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.look(now)
-	return WatchStatus{AsOf: w.asOf, Fresh: w.fresh(now)}
+	return WatchStatus{AsOf: w.asOf, Fresh: w.fresh(now), Peers: w.peers()}
 }
 
 func (w *watch) fresh(now time.Time) bool { return now.Sub(w.asOf) <= markFor }

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 )
 
@@ -38,7 +39,7 @@ func TestSet(t *testing.T) {
 func begun(now time.Time) (*watch, *event.Log) {
 	log := event.New(slog.New(slog.DiscardHandler))
 	w := &watch{log: log}
-	w.set(time.Time{}, now)
+	w.set(change.Mark{AsOf: time.Time{}}, now)
 	return w, log
 }
 
@@ -57,7 +58,7 @@ func TestWindow(t *testing.T) {
 		{"not yet", now.Add(1), time.Time{}},
 	} {
 		w, _ := begun(begin)
-		w.set(c.mark.Round(0), now)
+		w.set(change.Mark{AsOf: c.mark.Round(0)}, now)
 		proven, due := w.window(now)
 		if !proven.Equal(now.Add(-provenFor)) || !due.Equal(c.due) {
 			t.Errorf("%s: proven %v, due %v", c.name, proven, due)
@@ -70,7 +71,7 @@ func TestMarkFromBeforeTheStart(t *testing.T) {
 	now := time.Now()
 	w := &watch{log: event.New(slog.New(slog.DiscardHandler))}
 	for range 3 {
-		if w.set(now.Round(0), now.Add(time.Second)) {
+		if w.set(change.Mark{AsOf: now.Round(0)}, now.Add(time.Second)) {
 			t.Error("it is news")
 		}
 	}
@@ -78,7 +79,7 @@ func TestMarkFromBeforeTheStart(t *testing.T) {
 		t.Errorf("due %v", due)
 	}
 	next := now.Add(2 * time.Second)
-	if !w.set(next.Round(0), next) {
+	if !w.set(change.Mark{AsOf: next.Round(0)}, next) {
 		t.Error("the next one is not")
 	}
 	if _, due := w.window(next); !due.Equal(next) {
@@ -96,7 +97,7 @@ func TestClockIsSet(t *testing.T) {
 			w, log := begun(begin)
 			truth = truth.Add(2 * time.Hour)
 			last := truth // the last mark before the clock is set
-			if !w.set(last.Round(0), truth) {
+			if !w.set(change.Mark{AsOf: last.Round(0)}, truth) {
 				t.Fatal("a mark is no news")
 			}
 			proof := truth // of an item that waits, never tried
@@ -106,7 +107,7 @@ func TestClockIsSet(t *testing.T) {
 			for range 3 * 3600 {
 				truth = truth.Add(time.Second)
 				now := set(truth, by)
-				w.set(last.Round(0), now)
+				w.set(change.Mark{AsOf: last.Round(0)}, now)
 				if proven, due := w.window(now); !due.IsZero() || !proof.Before(proven) {
 					t.Fatalf("%v after the mark: proven %v, due %v", truth.Sub(last), proven, due)
 				}
@@ -117,7 +118,7 @@ func TestClockIsSet(t *testing.T) {
 
 			// It comes back.
 			now := set(truth, by)
-			w.set(now.Round(0), now)
+			w.set(change.Mark{AsOf: now.Round(0)}, now)
 			if proven, due := w.window(now); retry.After(due) || !proof.Before(proven) {
 				t.Errorf("with a new mark: proven %v, due %v", proven, due)
 			}
@@ -127,12 +128,12 @@ func TestClockIsSet(t *testing.T) {
 			truth = truth.Add(time.Second)
 			retry = truth
 			now = set(truth, 0)
-			w.set(written, now)
+			w.set(change.Mark{AsOf: written}, now)
 			if _, due := w.window(now); due.After(truth) {
 				t.Errorf("a mark that was written before the clock was set covers what came after: %v", due)
 			}
 			truth = truth.Add(time.Second)
-			w.set(truth.Round(0), truth)
+			w.set(change.Mark{AsOf: truth.Round(0)}, truth)
 			if _, due := w.window(truth); retry.After(due) {
 				t.Errorf("a second later, due %v", due)
 			}
@@ -145,7 +146,7 @@ func TestMachineSlept(t *testing.T) {
 	begin := time.Now()
 	w, log := begun(begin)
 	now := begin.Add(time.Second)
-	w.set(now.Round(0), now)
+	w.set(change.Mark{AsOf: now.Round(0)}, now)
 	awake := set(now.Add(500*time.Millisecond), 2*time.Hour)
 	if proven, due := w.window(awake); !due.IsZero() || !now.Before(proven) {
 		t.Errorf("proven %v, due %v", proven, due)
@@ -165,7 +166,7 @@ func TestClockIsSlewed(t *testing.T) {
 	for second := range 3600 {
 		d := time.Duration(second) * time.Second
 		now := set(begin.Add(d), d/1000)
-		w.set(now.Round(0), now)
+		w.set(change.Mark{AsOf: now.Round(0)}, now)
 		if _, due := w.window(now); second > 0 && due.IsZero() {
 			t.Fatalf("stale after %v", d)
 		}

@@ -162,6 +162,17 @@ func (l *Log) Delivered(a Attempt) {
 	l.write(slog.LevelInfo, "delivered", "password delivered", a.attrs()...)
 }
 
+// Confirmed: the target was given the password once more, as the last word after those of other DCs' forwarders.
+func (l *Log) Confirmed(a Attempt) {
+	l.write(slog.LevelInfo, "confirmed", "password delivered once more: the other DCs have been heard since", a.attrs()...)
+}
+
+// Unsettled: secret_ttl was over before all peers were heard; the password was delivered once, and has been shredded.
+func (l *Log) Unsettled(target string, a change.Account) {
+	l.write(slog.LevelWarn, "unsettled", "secret_ttl is over before the other DCs were heard; a forwarder there may have sent an older password since",
+		slog.String("target", target), account(a))
+}
+
 // Retry: the attempt failed and another one is due.
 func (l *Log) Retry(a Attempt, class target.Class, due time.Time, err error) {
 	l.write(slog.LevelWarn, "retry", "delivery failed; will try again", a.attrs(slog.String("class", string(class)), slog.Time("due", due), failed(err))...)

@@ -8,7 +8,7 @@ import (
 )
 
 // line is the index of one target's items. An item lies in one of two heaps while it can be leased, and in none while it is
-// parked or its account or place is leased.
+// parked, settles, or its account or place is leased.
 type line struct {
 	index
 	leasedAccounts map[dsdb.GUID]bool // also while the leased item has been replaced or dropped
@@ -17,6 +17,7 @@ type line struct {
 	later          byDue // tried, or too long ago proven for a first attempt without asking
 	turn           int   // leases of fresh items since the last other one
 	parked         int
+	delivered      int // that are not parked, settling or due once more
 	wake           chan struct{}
 }
 
@@ -68,24 +69,28 @@ func (e *entry) current() bool { return e.line.accounts[e.item.Account.GUID] == 
 func (l *line) insert(e *entry) {
 	e.line = l
 	l.add(e)
-	if e.item.Parked {
-		l.parked++
-		return
-	}
+	l.count(e, 1)
 	l.offer(e)
 }
 
 func (l *line) remove(e *entry) {
 	l.delete(e)
-	if e.item.Parked {
-		l.parked--
-	}
+	l.count(e, -1)
 	e.leaveHeap()
 }
 
-// offer makes a waiting entry leasable, unless its account or its place is leased.
+func (l *line) count(e *entry, by int) {
+	switch {
+	case e.item.Parked:
+		l.parked += by
+	case !e.item.Delivered.IsZero():
+		l.delivered += by
+	}
+}
+
+// offer makes an entry leasable, unless it is parked or settles, or its account or its place is leased.
 func (l *line) offer(e *entry) {
-	if e.heap != nil || l.leasedAccounts[e.item.Account.GUID] || l.leasedPlaces[e.item.Place] {
+	if e.heap != nil || e.item.Parked || e.item.Settling || l.leasedAccounts[e.item.Account.GUID] || l.leasedPlaces[e.item.Place] {
 		return
 	}
 	if e.item.Class == "" && !e.waited {
@@ -134,9 +139,7 @@ func (l *line) giveBack(e *entry) {
 	delete(l.leasedAccounts, e.item.Account.GUID)
 	delete(l.leasedPlaces, e.item.Place)
 	for _, now := range l.rivals(e.item) {
-		if !now.item.Parked {
-			l.offer(now)
-		}
+		l.offer(now)
 	}
 }
 

@@ -3,9 +3,9 @@
 // What: an item for each pair of target and account (objectGUID); the item with the newest stamp wins, whatever the order in
 // which they come. A name at a target can pass from one account to another (a deleted one to its successor, a mail address to a
 // colleague), so there is also one item only for each place: of two accounts' items for one place, the one that was proven later
-// wins. What two items' places are, and whether they are the same, is for the forwarder to say. An item waits until it is due, is leased to one worker, and is then done, due again, or parked: the target
+// wins. What two items' places are, and whether they are the same, is for the forwarder to say. An item waits until it is due, is leased to one worker, and is then done, due again, settling, or parked: the target
 // refuses this user or this password, and only the account's next change can help. Parked items are kept for people to see;
-// their secret is gone.
+// their secret is gone. An item that settles has been delivered, and waits in its place until the forwarder wants it delivered once more.
 //
 // Why leases, and not "take out, put back": between the two an item would be nowhere, and a newer one could be overtaken by
 // the older one that is put back. A leased item stays in its place. A newer one replaces it there at once, and the lease then
@@ -70,9 +70,14 @@ type Item struct {
 	Class    target.Class   `json:"class,omitempty"`  // of the last attempt; empty: never tried
 	Reason   string         `json:"reason,omitempty"` // of the last attempt, in words
 	Parked   bool           `json:"parked,omitempty"`
+
+	// Of a change that another DC's forwarder may overtake with an older one (internal/deliver, settle.go).
+	Peers     []change.Peer `json:"peers,omitempty"`    // as the change has them
+	Delivered time.Time     `json:"delivered,omitzero"` // for the first time; zero: not yet
+	Settling  bool          `json:"settling,omitempty"` // delivered, and not due again until Rouse says so
 }
 
-// Lease is the right to try one item. It is returned by exactly one of Done, Retry, Postpone, Park and Release.
+// Lease is the right to try one item. It is returned by exactly one of Done, Retry, Postpone, Settle, Park and Release.
 type Lease struct {
 	Item
 	entry *entry
@@ -321,6 +326,55 @@ func (q *Queue) Postpone(l Lease, class target.Class, reason string) error {
 	})
 }
 
+// Settle returns a lease after a delivery that may not be the last word. The item stays where it is, with its secret, and is not leased
+// until Rouse.
+func (q *Queue) Settle(l Lease) error {
+	return q.giveBack(l, func(item *Item) {
+		if item.Delivered.IsZero() {
+			item.Delivered = time.Now()
+		}
+		item.Settling, item.Attempts, item.Class, item.Reason = true, 0, target.Delivered, ""
+	})
+}
+
+// Rouse makes those items that settle and are ready due now, in one transaction, and returns how many these were.
+func (q *Queue) Rouse(ready func(Item) bool) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var old, roused []*entry
+	for _, l := range q.lines {
+		if l.delivered == 0 {
+			continue
+		}
+		for _, e := range l.accounts {
+			if e.item.Settling && ready(e.item) {
+				item := e.item
+				item.Settling, item.Due = false, time.Now()
+				old, roused = append(old, e), append(roused, &entry{item: item})
+			}
+		}
+	}
+	if len(old) == 0 {
+		return 0, nil
+	}
+	err := q.db.Update(func(tx boltfile.Tx) error {
+		for _, e := range roused {
+			if err := tx.Put(bucket, e.item.key(), e.item); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("rousing items: %w", err)
+	}
+	for i, e := range old {
+		q.remove(e)
+		q.insert(roused[i])
+	}
+	return len(old), nil
+}
+
 // Park returns a lease; the item stays, without a secret, until the account's next change.
 func (q *Queue) Park(l Lease, class target.Class, reason string) error {
 	return q.giveBack(l, func(item *Item) {
@@ -379,12 +433,13 @@ func (q *Queue) Needs(file string) bool {
 	return q.files[file] > 0
 }
 
-// Count returns how many items of the target wait (leased ones included) and how many are parked.
-func (q *Queue) Count(name string) (waiting, parked int) {
+// Count returns how many items of the target wait (leased ones included), how many of those that were delivered are in the queue still,
+// settling or due once more, and how many are parked.
+func (q *Queue) Count(name string) (waiting, delivered, parked int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.line(name)
-	return len(l.accounts) - l.parked, l.parked
+	return len(l.accounts) - l.delivered - l.parked, l.delivered, l.parked
 }
 
 // Items returns a copy of all items, the longest captured first.

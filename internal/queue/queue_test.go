@@ -344,7 +344,7 @@ func TestRetryPostponePark(t *testing.T) {
 	if q.Needs(l.File) {
 		t.Error("a parked item needs a file")
 	}
-	if waiting, parked := q.Count("a"); waiting != 0 || parked != 1 {
+	if waiting, _, parked := q.Count("a"); waiting != 0 || parked != 1 {
 		t.Error(waiting, parked)
 	}
 	if replaced := add(t, q, item("a", 1, 1)); replaced != nil {

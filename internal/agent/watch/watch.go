@@ -42,14 +42,17 @@ type Directory interface {
 	Root(ctx context.Context) (directory.Root, error)
 	Changed(ctx context.Context, fromUSN uint64, attrs []string,
 		each func(directory.Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error
+	Controllers(ctx context.Context) ([]directory.Controller, error)
+	Neighbours(ctx context.Context) ([]directory.Neighbour, error)
 }
 
-// Options are what a Watch needs; all of them.
+// Options are what a Watch needs; all of them but Peers.
 type Options struct {
 	Spool  *spool.Spool  // for sightings; the mark lies beside them
 	File   string        // where the position is kept
 	Host   string        // names this agent in the mark
 	Lag    time.Duration // how far the position on disk stays behind: as long as captures may wait for their proof
+	Peers  []string      // names of the DCs that have forwarders of their own
 	Docket *docket.Docket
 	Log    *event.Log
 }
@@ -65,9 +68,10 @@ type Watch struct {
 	held    position                 // where the watch stood at heldAt: the next to be saved
 	heldAt  time.Time
 
-	mu   sync.Mutex
-	at   position
-	mark time.Time
+	mu    sync.Mutex
+	at    position
+	mark  time.Time
+	peers peers
 }
 
 // position is where the watch stands: everything up to USN has been passed on. USNs are one DC's own, and start anew when its
@@ -94,6 +98,10 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 		return err
 	}
 	began := time.Now()
+	peers, err := w.listen(ctx, dc)
+	if err != nil {
+		return fmt.Errorf("watching: %w", err)
+	}
 	root, err := dc.Root(ctx)
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
@@ -113,7 +121,7 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 		return fmt.Errorf("watching: %w", err)
 	}
 	w.Docket.PassComplete(began)
-	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID}); err != nil {
+	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID, Peers: peers}); err != nil {
 		return err
 	}
 	w.mu.Lock()
