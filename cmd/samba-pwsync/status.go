@@ -119,6 +119,9 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 	return r, nil
 }
 
+// unheardFor is for how long a peer may be silent: three of the rounds in which Samba asks each of its neighbours.
+const unheardFor = 15 * time.Minute
+
 // judge lists what needs a person.
 func (r *report) judge() {
 	attention := func(format string, args ...any) { r.Attention = append(r.Attention, fmt.Sprintf(format, args...)) }
@@ -154,6 +157,14 @@ func (r *report) judge() {
 		for _, t := range r.Forwarder.Targets {
 			if t.Expired > 0 {
 				attention("%d passwords expired undelivered at %s: their users have to change them again", t.Expired, t.Name)
+			}
+		}
+		for _, p := range r.Forwarder.Watch.Peers {
+			switch {
+			case p.Heard.IsZero():
+				attention("peer %s was never heard: what is delivered here stays sealed in the queue until it is; is it a domain controller that replicates with this one?", p.Name)
+			case time.Since(p.Heard) > unheardFor:
+				attention("peer %s has not been heard since %s: what is delivered here stays sealed in the queue until it is", p.Name, clock(p.Heard))
 			}
 		}
 		if !r.Forwarder.Watch.Fresh && waiting > 0 {
@@ -192,6 +203,9 @@ func (r *report) print(out io.Writer) error {
 		row("watch", "%s, directory seen as of %s", fresh, clock(f.Watch.AsOf))
 		for _, t := range f.Targets {
 			text := fmt.Sprintf("%s; %d waiting, %d parked, %d accounts delivered", t.State, t.Waiting, t.Parked, t.Delivered)
+			if t.Settling > 0 {
+				text += fmt.Sprintf(", %d settling", t.Settling)
+			}
 			if t.Expired > 0 {
 				text += fmt.Sprintf(", %d expired", t.Expired)
 			}
@@ -205,6 +219,9 @@ func (r *report) print(out io.Writer) error {
 			if t.Error != "" {
 				row("", "since %s: %s", clock(t.Since), t.Error)
 			}
+		}
+		for _, p := range f.Watch.Peers {
+			row("peer", "%s, last heard %s", p.Name, clock(p.Heard))
 		}
 		for _, p := range f.Parked {
 			row("parked", "%s at %s (%s) since %s: %s", p.Account, p.Target, p.User, clock(p.Since), p.Reason)

@@ -82,6 +82,10 @@ func TestWhatNeedsAttention(t *testing.T) {
 		{"expired", func(r *report) { r.Forwarder.Targets[0].Expired = 2 },
 			"2 passwords expired undelivered at google: their users have to change them again"},
 		{"stale", func(r *report) { r.Forwarder.Watch.Fresh = false }, "the watch is stale: 5 changes"},
+		{"silent peer", func(r *report) {
+			r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2", Heard: time.Now().Add(-20 * time.Minute)}, {Name: "DC3", Heard: time.Now().Add(-5 * time.Minute)}}
+		}, "peer DC2 has not been heard since"},
+		{"unknown peer", func(r *report) { r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2"}} }, "peer DC2 was never heard"},
 		{"damaged", func(r *report) { r.Damaged = 2 }, "2 files made no sense"},
 	} {
 		r := healthy()
@@ -100,6 +104,15 @@ func TestStatusOfTheExpired(t *testing.T) {
 	r := healthy()
 	r.Forwarder.Targets[0].Expired = 2
 	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 2 expired, last ") {
+		t.Errorf("it is printed as\n%s", text)
+	}
+}
+
+func TestStatusOfWhatSettles(t *testing.T) {
+	r := healthy()
+	r.Forwarder.Targets[0].Settling = 3
+	r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2", Heard: time.Now()}}
+	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 3 settling, last ") || !strings.Contains(text, "peer       DC2, last heard ") {
 		t.Errorf("it is printed as\n%s", text)
 	}
 }
@@ -210,9 +223,9 @@ func TestJSON(t *testing.T) {
 		"agent.directory":     "dc error nt_hash since up",
 		"agent.captures":      "damaged never oldest pending proven unprovable unwanted",
 		"agent.watch":         "invocation_id mark usn",
-		"forwarder":           "parked targets watch",
-		"forwarder.watch":     "as_of fresh",
-		"forwarder.targets.0": "delivered error expired last_delivered median_ns name parked since state waiting",
+		"forwarder":           "drift parked targets watch",
+		"forwarder.watch":     "as_of fresh peers",
+		"forwarder.targets.0": "delivered error expired last_delivered median_ns name parked settling since state waiting",
 		"forwarder.parked.0":  "account class guid reason since target user version",
 	} {
 		var at any = tree

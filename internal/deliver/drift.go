@@ -96,7 +96,7 @@ func (f *Forwarder) waiting(items []queue.Item, targets []TargetStatus) (waiting
 	}
 	for _, i := range items {
 		t, configured := states[i.Target]
-		if i.Parked || !configured {
+		if i.Parked || !i.Delivered.IsZero() || !configured {
 			continue
 		}
 		waiting[need{i.Account.GUID, i.Target}] = true
