@@ -19,7 +19,7 @@ const (
 
 	// lookupSize is how many USNs one search looks up. The DC holds each entry
 	// that it finds against each of them, so more at a time cost more.
-	lookupSize = 128
+	lookupSize = 64
 
 	// lookupLimit is how many USNs are looked up before a scan of all accounts
 	// is cheaper, or the only thing that comes to an end.
@@ -53,7 +53,7 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 		return fmt.Errorf("reading changed accounts: %w", err)
 	}
 	if fromUSN > 0 && highest < fromUSN+lookupLimit {
-		done, err := dc.lookUp(ctx, fromUSN, attrs, each, gone)
+		done, err := dc.lookUp(ctx, fromUSN, highest, attrs, each, gone)
 		if done || err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 // missed, because the USNs are looked up in ascending order, until the DC has
 // given out none beyond those of the last search, which is one moment to the
 // DC: an account that was not found where it had been lies ahead.
-func (dc *DC) lookUp(ctx context.Context, fromUSN uint64, attrs []string,
+func (dc *DC) lookUp(ctx context.Context, fromUSN, highest uint64, attrs []string,
 	each func(Account) error, gone func(dsdb.GUID, string) error) (done bool, err error) {
 
 	decode := decodeChange(attrs, each, gone)
@@ -93,11 +93,12 @@ func (dc *DC) lookUp(ctx context.Context, fromUSN uint64, attrs []string,
 		if err := tellAll(result, "reading changed accounts", decode); err != nil {
 			return false, err
 		}
-		highest, err := dc.highestUSN(ctx)
-		if err != nil {
+		if next += lookupSize; next <= highest {
+			continue
+		}
+		if highest, err = dc.highestUSN(ctx); err != nil {
 			return false, fmt.Errorf("reading changed accounts: %w", err)
 		}
-		next += lookupSize
 		if highest < next {
 			return true, nil
 		}

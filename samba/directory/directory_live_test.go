@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -17,7 +18,8 @@ import (
 )
 
 // The tests in this file ask a real domain controller: any one that has the
-// accounts that provisioning makes. They change nothing. They run where
+// accounts that provisioning makes, and those named …-for-test that
+// integration/directory_test.go makes. They change nothing. They run where
 // SAMBA_PWSYNC_TEST_LDAPI holds the path of its privileged socket, as root.
 func live(t *testing.T) *directory.DC {
 	t.Helper()
@@ -109,6 +111,90 @@ func TestLiveAccount(t *testing.T) {
 	}
 }
 
+// Credentials come only when they are asked for, and then not among the attributes.
+func TestLiveSupplementalCredentials(t *testing.T) {
+	dc := live(t)
+	without, err := dc.AccountByName(t.Context(), "Administrator", nil)
+	if err != nil || without.SupplementalCredentials != nil {
+		t.Errorf("not asked for: %d bytes, %v", len(without.SupplementalCredentials), err)
+	}
+	with, err := dc.AccountByGUID(t.Context(), without.GUID, []string{"SUPPLEMENTALcredentials", "cn"})
+	if err != nil || len(with.Attributes) != 1 {
+		t.Fatalf("Attributes = %q, %v", with.Attributes, err)
+	}
+	credentials, err := dsdb.ParseSupplementalCredentials(with.SupplementalCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, salt, ok := credentials.AES256(); !ok || !strings.HasSuffix(salt, "Administrator") {
+		t.Errorf("AES256: %q, %v", salt, ok)
+	}
+	if stamp, ok := with.MetaData.Stamp(dsdb.AttIDUnicodePwd); !ok || !stamp.Equal(with.Stamp) {
+		t.Errorf("metadata says %v, the account %v", stamp, with.Stamp)
+	}
+}
+
+// Needs an account named unhashed-for-test that has a time of its last password change, and no password.
+func TestLiveUnhashed(t *testing.T) {
+	dc := live(t)
+	for name, list := range map[string]func(context.Context, int) ([]string, bool, error){"Unhashed": dc.Unhashed, "Unkeyed": dc.Unkeyed} {
+		for limit, want := range map[int]string{0: " true", 1: "unhashed-for-test false", 5: "unhashed-for-test false"} {
+			names, more, err := list(t.Context(), limit)
+			if got := fmt.Sprint(strings.Join(names, ","), " ", more); err != nil || got != want {
+				t.Errorf("%s(%d): %s, %v; want %s", name, limit, got, err, want)
+			}
+		}
+	}
+}
+
+// Needs an account named governed-for-test, and a PSO named pso-for-test applied to it: no complexity, 9 characters.
+func TestLiveResultantPSO(t *testing.T) {
+	dc := live(t)
+	for name, want := range map[string]bool{"governed-for-test": true, "Administrator": false} {
+		a, err := dc.AccountByName(t.Context(), name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pso, found, err := dc.ResultantPSO(t.Context(), a.GUID)
+		if err != nil || found != want || found && (pso.Name != "pso-for-test" || pso.Complexity || pso.MinLength != 9) {
+			t.Errorf("%s is governed by %+v, %v, %v", name, pso, found, err)
+		}
+	}
+	if _, _, err := dc.ResultantPSO(t.Context(), dsdb.GUID{1}); !errors.Is(err, directory.ErrNotFound) {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+func TestLiveControllers(t *testing.T) {
+	dc := live(t)
+	root, err := dc.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	controllers, err := dc.Controllers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", controllers)
+	self := directory.Controller{Name: root.ServerName, DNSHostName: root.DNSHostName, InvocationID: root.InvocationID, Writable: true}
+	if !slices.Contains(controllers, self) {
+		t.Errorf("%+v is not among %+v", self, controllers)
+	}
+	neighbours, err := dc.Neighbours(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", neighbours)
+	for _, n := range neighbours {
+		if n.InvocationID == root.InvocationID || n.InvocationID.IsZero() || n.USN == 0 {
+			t.Errorf("it hears of %+v", n)
+		}
+	}
+	if len(neighbours) < len(controllers)-1 {
+		t.Errorf("it hears of %d DCs, and there are %d", len(neighbours), len(controllers))
+	}
+}
+
 func TestLiveNotFound(t *testing.T) {
 	dc := live(t)
 	for _, name := range []string{"", "no-such-account", "*", "Admin*", "Administrator)(cn=*", `Administrator\`, "Domain Users"} {
@@ -171,7 +257,7 @@ func changes(t *testing.T, dc *directory.DC, from uint64) (living map[dsdb.GUID]
 	return living, dead
 }
 
-// Needs a deleted account named gone-for-test, which TestMain's caller makes (samba-tool user create, then delete).
+// Needs a deleted account named gone-for-test.
 func TestLiveChanged(t *testing.T) {
 	dc := live(t)
 	root, err := dc.Root(t.Context())
