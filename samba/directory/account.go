@@ -232,7 +232,9 @@ func decodeAccount(entry *ldap.Entry, attrs []string) (Account, error) {
 	}
 	for _, name := range attrs {
 		if strings.EqualFold(name, credentialsAttribute) {
-			a.SupplementalCredentials = d.raw(name)
+			if value := d.raw(name); len(value) > 0 {
+				a.SupplementalCredentials = value
+			}
 		} else if value := d.text(name); value != "" {
 			a.Attributes[name] = value
 		}

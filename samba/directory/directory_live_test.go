@@ -190,9 +190,6 @@ func TestLiveControllers(t *testing.T) {
 			t.Errorf("it hears of %+v", n)
 		}
 	}
-	if len(neighbours) < len(controllers)-1 {
-		t.Errorf("it hears of %d DCs, and there are %d", len(neighbours), len(controllers))
-	}
 }
 
 func TestLiveNotFound(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -176,6 +177,11 @@ var calls = map[string]func(context.Context, *DC) error{
 	"Changed":          func(ctx context.Context, dc *DC) error { return dc.Changed(ctx, 1, nil, nil, nil) },
 	"Exists":           func(ctx context.Context, dc *DC) error { _, err := dc.Exists(ctx, "OU=People,"+fakeBase); return err },
 	"PasswordSettings": func(ctx context.Context, dc *DC) error { _, err := dc.PasswordSettings(ctx); return err },
+	"ResultantPSO":     func(ctx context.Context, dc *DC) error { _, _, err := dc.ResultantPSO(ctx, dsdb.GUID{1}); return err },
+	"Controllers":      func(ctx context.Context, dc *DC) error { _, err := dc.Controllers(ctx); return err },
+	"Neighbours":       func(ctx context.Context, dc *DC) error { _, err := dc.Neighbours(ctx); return err },
+	"DirSync":          func(ctx context.Context, dc *DC) error { _, err := dc.DirSync(ctx, nil, nil, nil); return err },
+	"Unhashed":         func(ctx context.Context, dc *DC) error { _, _, err := dc.Unhashed(ctx, 1); return err },
 }
 
 // "The connection is gone" must never look like "there is no such account",
@@ -303,6 +309,8 @@ func user(t *testing.T, name string, id byte) *ldap.Entry {
 		"userAccountControl":   {"-2147483136"}, // LDAP's way to write 0x80000200
 		"pwdLastSet":           {"134398317371920490"},
 		"mail":                 {name + "@example.com", "second@example.com"},
+
+		"supplementalCredentials": {strings.Repeat("h", 100)},
 	})
 }
 
@@ -388,17 +396,17 @@ func TestDecodeAccountRefuses(t *testing.T) {
 
 func TestDecodeAccountOfLittle(t *testing.T) {
 	entry := ldap.NewEntry("CN=x", map[string][]string{"objectGUID": {strings.Repeat("g", 16)}, "uSNChanged": {"7"}})
-	a, err := decodeAccount(entry, []string{"mail"})
-	if err != nil || a.NTHash != nil || !a.Stamp.IsZero() || !a.PwdLastSet.IsZero() || len(a.Attributes) != 0 || a.USNChanged != 7 {
+	a, err := decodeAccount(entry, []string{"mail", credentialsAttribute})
+	if err != nil || a.NTHash != nil || a.SupplementalCredentials != nil || a.MetaData != nil || !a.Stamp.IsZero() || !a.PwdLastSet.IsZero() || len(a.Attributes) != 0 || a.USNChanged != 7 {
 		t.Errorf("decodeAccount = %v, %v", a, err)
 	}
 }
 
-// However an Account gets into a log, its hash must not.
+// However an Account gets into a log, its hash and its keys must not.
 func TestAccountPrinted(t *testing.T) {
-	a, err := decodeAccount(user(t, "alice", 1), nil)
-	if err != nil {
-		t.Fatal(err)
+	a, err := decodeAccount(user(t, "alice", 1), []string{credentialsAttribute})
+	if err != nil || len(a.SupplementalCredentials) != 100 || len(a.Attributes) != 0 {
+		t.Fatalf("%d bytes of credentials, attributes %q, %v", len(a.SupplementalCredentials), a.Attributes, err)
 	}
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "account", a)
@@ -473,4 +481,34 @@ func TestNames(t *testing.T) {
 			t.Errorf("firstName(%q) = %q, want %q", dn, got, want)
 		}
 	}
+}
+
+func FuzzDecodeAccount(f *testing.F) {
+	meta, err := os.ReadFile("../dsdb/testdata/created.bin")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(strings.Repeat("g", 16)), meta, []byte(strings.Repeat("h", 16)), "4113", "512", "134398317371920490")
+	f.Add([]byte(strings.Repeat("g", 16)), []byte{}, []byte{}, "0", "", "")
+	f.Add([]byte("short"), []byte{1}, []byte("fifteen bytes.."), "-1", "0x200", "9223372036854775808")
+	f.Fuzz(func(t *testing.T, guid, meta, hash []byte, usn, control, set string) {
+		a, err := decodeAccount(ldap.NewEntry("CN=x", map[string][]string{
+			"objectGUID": {string(guid)}, "replPropertyMetaData": {string(meta)}, "unicodePwd": {string(hash)},
+			"uSNChanged": {usn}, "userAccountControl": {control}, "pwdLastSet": {set},
+		}), nil)
+		if err != nil {
+			return
+		}
+		if len(guid) != 16 || len(hash) != 0 && len(hash) != 16 || !bytes.Equal(a.NTHash, hash) || a.Stamp.IsZero() && a.MetaData != nil && hasPassword(a.MetaData) {
+			t.Errorf("%x, %x became %v", guid, hash, a)
+		}
+		if _, err := json.Marshal(a); err != nil {
+			t.Errorf("%v cannot be written as JSON: %v", a, err)
+		}
+	})
+}
+
+func hasPassword(m dsdb.MetaData) bool {
+	stamp, ok := m.Password()
+	return ok && !stamp.IsZero()
 }

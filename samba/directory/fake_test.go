@@ -23,7 +23,7 @@ type fake struct {
 type search struct {
 	base, filter string
 	attrs        []string
-	cookie       string // of the paging control
+	cookie       string // of the paging control, or of DirSync's
 	paged        bool
 	deleted      bool // deleted objects are to be shown
 }
@@ -33,14 +33,18 @@ type reply struct {
 	entries []*ldap.Entry
 	code    int
 	cookie  string // of the next page
+	synced  []byte // cookie of a DirSync answer
+	more    int64  // its flags
 	silent  bool
 }
 
 const (
-	fakeBase        = "DC=example,DC=test"
-	fakeSchema      = "CN=Schema,CN=Configuration," + fakeBase
-	fakeService     = "CN=NTDS Settings,CN=DC1,CN=Servers,CN=Site,CN=Sites,CN=Configuration," + fakeBase
-	applicationDone = 5
+	fakeBase          = "DC=example,DC=test"
+	fakeConfiguration = "CN=Configuration," + fakeBase
+	fakeSchema        = "CN=Schema," + fakeConfiguration
+	fakeServer        = "CN=DC1,CN=Servers,CN=Site,CN=Sites," + fakeConfiguration
+	fakeService       = "CN=NTDS Settings," + fakeServer
+	applicationDone   = 5
 )
 
 // serve answers on conn until it breaks or is hung up.
@@ -75,9 +79,10 @@ func (f *fake) serve(conn net.Conn) {
 			if r.cookie != "" {
 				control := ldap.NewControlPaging(0)
 				control.SetCookie([]byte(r.cookie))
-				controls := ber.Encode(ber.ClassContext, ber.TypeConstructed, 0, nil, "controls")
-				controls.AppendChild(control.Encode())
-				done.AppendChild(controls)
+				addControl(done, control)
+			}
+			if r.synced != nil {
+				addControl(done, ldap.NewRequestControlDirSync(r.more, 0, r.synced))
 			}
 			conn.Write(done.Bytes())
 		default:
@@ -94,13 +99,14 @@ func (f *fake) reply(s search) *reply {
 			highest = f.highest()
 		}
 		return &reply{entries: []*ldap.Entry{ldap.NewEntry("", map[string][]string{
-			"defaultNamingContext": {fakeBase},
-			"schemaNamingContext":  {fakeSchema},
-			"dnsHostName":          {"dc1.example.test"},
-			"serverName":           {"CN=DC1,CN=Servers,CN=Site,CN=Sites,CN=Configuration," + fakeBase},
-			"dsServiceName":        {fakeService},
-			"highestCommittedUSN":  {strconv.FormatUint(highest, 10)},
-			"domainFunctionality":  {"4"},
+			"defaultNamingContext":       {fakeBase},
+			"schemaNamingContext":        {fakeSchema},
+			"configurationNamingContext": {fakeConfiguration},
+			"dnsHostName":                {"dc1.example.test"},
+			"serverName":                 {fakeServer},
+			"dsServiceName":              {fakeService},
+			"highestCommittedUSN":        {strconv.FormatUint(highest, 10)},
+			"domainFunctionality":        {"4"},
 		})}}
 	case f.ordinary:
 		return &reply{code: ldap.LDAPResultOperationsError}
@@ -122,6 +128,8 @@ func parse(request *ber.Packet) search {
 			switch control, _ := ldap.DecodeControl(packet); control := control.(type) {
 			case *ldap.ControlPaging:
 				s.paged, s.cookie = true, string(control.Cookie)
+			case *ldap.ControlDirSync:
+				s.cookie = string(control.Cookie)
 			case *ldap.ControlMicrosoftShowDeleted:
 				s.deleted = true
 			}
@@ -135,6 +143,12 @@ func envelope(id int64, op *ber.Packet) *ber.Packet {
 	p.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, id, "id"))
 	p.AppendChild(op)
 	return p
+}
+
+func addControl(p *ber.Packet, control ldap.Control) {
+	controls := ber.Encode(ber.ClassContext, ber.TypeConstructed, 0, nil, "controls")
+	controls.AppendChild(control.Encode())
+	p.AppendChild(controls)
 }
 
 func result(tag ber.Tag, code int) *ber.Packet {

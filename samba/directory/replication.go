@@ -75,21 +75,20 @@ type Neighbour struct {
 	USN          uint64    // all that it originated up to this number has arrived here, by whatever way
 
 	// Heard is when this DC last pulled from that one with success, whether
-	// anything was new or not: by this DC's clock, in seconds, the end of the
-	// pull. What the other changed while the pull went on may be missing. Where
-	// they replicate only by way of others, it is when that USN was told, by the
-	// teller's clock: no sign of life from a DC that changes nothing.
+	// anything was new or not: the end of the pull, by this DC's clock, in whole
+	// seconds. What the other changed while the pull went on may be missing. Zero
+	// if it never has, as where they replicate only by way of others.
 	Heard time.Time
 }
 
 // Neighbours tells of each DC that this one has ever heard of in the domain's
 // naming context, removed ones included and itself excluded, how far it has.
 //
-// The USN is that of replUpToDateVector. The time is not: Samba leaves a cursor
-// alone until its USN rises, so with a neighbour that is silent its time stands
-// still (replmd_replicated_uptodate_modify in repl_meta_data.c), while repsFrom
-// gets a new one at the end of each pull (drepl_reps_update in drepl_out_pull.c).
-// Both are local to each DC, and written together with what was pulled.
+// The USN is that of replUpToDateVector. The time is not: Samba fills in 1970
+// there (dsdb_load_udv_v2 in util.c; seen with 4.17 and 4.25), and leaves a
+// cursor alone until its USN rises. repsFrom has a new time after each pull
+// (drepl_reps_update in drepl_out_pull.c), which a silent neighbour gets every
+// five minutes by default (drepl_service.c). Both are this DC's own.
 func (dc *DC) Neighbours(ctx context.Context) ([]Neighbour, error) {
 	neighbours, err := dc.neighbours(ctx)
 	if err != nil {
@@ -115,21 +114,17 @@ func decodeNeighbours(entry *ldap.Entry) ([]Neighbour, error) {
 	if err != nil {
 		return nil, err
 	}
-	pulled := map[dsdb.GUID]time.Time{}
+	heard := map[dsdb.GUID]time.Time{}
 	for _, value := range entry.GetEqualFoldRawAttributeValues("repsFrom") {
 		from, err := dsdb.ParseRepsFrom(value)
 		if err != nil {
 			return nil, err
 		}
-		pulled[from.InvocationID] = from.LastSuccess
+		heard[from.InvocationID] = from.LastSuccess
 	}
 	neighbours := make([]Neighbour, 0, len(cursors))
 	for _, c := range cursors {
-		heard, direct := pulled[c.InvocationID]
-		if !direct {
-			heard = c.LastSync
-		}
-		neighbours = append(neighbours, Neighbour{InvocationID: c.InvocationID, USN: c.USN, Heard: heard})
+		neighbours = append(neighbours, Neighbour{InvocationID: c.InvocationID, USN: c.USN, Heard: heard[c.InvocationID]})
 	}
 	return neighbours, nil
 }

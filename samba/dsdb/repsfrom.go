@@ -15,13 +15,14 @@ type RepsFrom struct {
 	LastAttempt  time.Time // when the last pull ended, however
 	Result       uint32    // of the last attempt, a Win32 error code; 0 is success
 	Failures     uint32    // attempts that failed since LastSuccess
-	HighestUSN   uint64    // the other's, of the last object that was pulled
+	HighestUSN   uint64    // the other's, up to which its objects were pulled
 }
 
 // Errors of ParseRepsFrom.
 var (
 	errRepsFromLength  = errors.New("decoding repsFrom: its length does not fit its contents")
 	errRepsFromVersion = errors.New("decoding repsFrom: neither version 1 nor 2")
+	errRepsFromTime    = errors.New("decoding repsFrom: a time after the year 9999")
 )
 
 // ParseRepsFrom decodes one value of the attribute repsFrom, which a DC keeps at
@@ -50,7 +51,7 @@ func ParseRepsFrom(b []byte) (RepsFrom, error) {
 	success, ok := fileTime(binary.LittleEndian.Uint64(b[16:]), 1)
 	attempt, ok2 := fileTime(binary.LittleEndian.Uint64(b[24:]), 1)
 	if !ok || !ok2 {
-		return RepsFrom{}, errors.New("decoding repsFrom: a time after the year 9999")
+		return RepsFrom{}, errRepsFromTime
 	}
 	return RepsFrom{
 		DSA:          GUID(b[160:176]),
