@@ -1,11 +1,17 @@
 package integration
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/integration/lab"
+)
 
 // testArrives: after a change over any route both clouds hold exactly the new password, and one can log in to the domain with
 // it. newUser tries `samba-tool user create`, for each of them.
-func testArrives(t *testing.T) {
-	for _, route := range company.DC.Routes() {
+func testArrives(t *testing.T) { testArrivesOver(t, company.DC.Routes()) }
+
+func testArrivesOver(t *testing.T, routes []lab.Route) {
+	for _, route := range routes {
 		t.Run(route.Name, func(t *testing.T) {
 			t.Parallel()
 			u := newUser(t)

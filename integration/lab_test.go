@@ -75,6 +75,7 @@ func TestPromises(t *testing.T) {
 	t.Run("CloudDown", testCloudDown)     // no old password overtakes a new one
 	t.Run("ControllerDown", testDCDown)   // changes made while Samba does not run
 	t.Run("RolesApart", testRolesApart)   // agent and forwarder as two services with two users
+	t.Run("ByAES256Key", testByAES256Key) // where no NT hash is stored
 	t.Run("Killed", testKilled)           // serve, 50 times
 	t.Run("WellBehaved", testWellBehaved) // what the clouds thought of our requests
 	t.Run("LeftNowhere", testCanary)      // last: what all the others wrote

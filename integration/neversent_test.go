@@ -2,6 +2,8 @@ package integration
 
 import (
 	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/integration/lab"
 )
 
 // testNeverSent: what the directory does not prove to be the account's current password is sent nowhere.
@@ -10,8 +12,8 @@ import (
 // arrive, the clouds have been sent that change and nothing else.
 func testNeverSent(t *testing.T) {
 	t.Run("refused by the policy", func(t *testing.T) { t.Parallel(); testRefusedByPolicy(t) })
-	t.Run("refused by the password history", func(t *testing.T) { t.Parallel(); testRefusedByHistory(t) })
-	t.Run("forged with SamrValidatePassword", func(t *testing.T) { t.Parallel(); testForged(t) })
+	t.Run("refused by the password history", func(t *testing.T) { t.Parallel(); testRefusedByHistory(t, company.DC.Routes()) })
+	t.Run("forged with SamrValidatePassword", func(t *testing.T) { t.Parallel(); testForged(t, newUser(t)) })
 	t.Run("excluded account", func(t *testing.T) { t.Parallel(); testExcluded(t) })
 	t.Run("administrator", func(t *testing.T) { t.Parallel(); testAdministrator(t) })
 }
@@ -43,8 +45,8 @@ func testRefusedByPolicy(t *testing.T) {
 }
 
 // The hook accepts the password, and after it Samba refuses the change.
-func testRefusedByHistory(t *testing.T) {
-	for _, route := range company.DC.Routes() {
+func testRefusedByHistory(t *testing.T, routes []lab.Route) {
+	for _, route := range routes {
 		if !route.Own {
 			continue // an administrator's reset does not ask the history
 		}
@@ -73,8 +75,8 @@ func testRefusedByHistory(t *testing.T) {
 }
 
 // Any user of the domain can make the DC run the hook in anybody's name, with a password of his choice.
-func testForged(t *testing.T) {
-	mallory, victim := newUser(t), newUser(t)
+func testForged(t *testing.T, mallory *user) {
+	victim := newUser(t)
 	forged := 0
 	forge := func() string {
 		t.Helper()

@@ -17,8 +17,8 @@ import (
 var (
 	errNoTarget  = errors.New("no target is configured: add a [target.NAME] section to the configuration")
 	errNotAsInit = errors.New("it belongs to somebody else")
-	errNoHashes  = errors.New("Samba stores no NT hashes (nt hash store in smb.conf): no new password can be proven")
-	errNoProof   = errors.New("Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008): no new password can be proven")
+	errNoHashes  = errors.New("no new password can be proven: Samba stores no NT hashes (nt hash store in smb.conf)")
+	errNoProof   = errors.New("no new password can be proven: Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008)")
 	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
 )
 

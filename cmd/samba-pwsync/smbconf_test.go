@@ -87,9 +87,9 @@ func TestCheckProof(t *testing.T) {
 		byHash   = "ok         passwords are proven by NT hash\n"
 		byKey    = "ok         passwords are proven by AES256 key\n"
 		rather   = "attention  Samba stores NT hashes: set [directory] proof = \"nthash\", with which the agent sees no password\n"
-		noHashes = "FAULT      Samba stores no NT hashes (nt hash store in smb.conf): no new password can be proven\n" +
+		noHashes = "FAULT      no new password can be proven: Samba stores no NT hashes (nt hash store in smb.conf)\n" +
 			"           hint: set [directory] proof = \"aes256\"\n           hint: or nt hash store = always in smb.conf, and restart Samba\n"
-		noProof = "FAULT      Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008): no new password can be proven\n" +
+		noProof = "FAULT      no new password can be proven: Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008)\n" +
 			"           hint: put nt hash store = always into [global] of smb.conf and restart Samba\n"
 	)
 	for _, tc := range []struct {

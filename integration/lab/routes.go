@@ -18,6 +18,7 @@ import (
 type Route struct {
 	Name   string
 	Own    bool // the user changes it, knowing the old one; else an administrator sets it
+	NTLM   bool // it needs the NT hash of the user's old password
 	Change func(ctx context.Context, user, old, password string) error
 }
 
@@ -26,7 +27,7 @@ func (dc *DC) Routes() []Route {
 	return []Route{
 		{Name: "samba-tool user setpassword", Change: dc.SetPasswordLocal},
 		{Name: "samba-tool user setpassword -H ldap://", Change: dc.SetPasswordLDAP},
-		{Name: "smbpasswd -r", Own: true, Change: dc.SMBPasswd},
+		{Name: "smbpasswd -r", Own: true, NTLM: true, Change: dc.SMBPasswd},
 		{Name: "kpasswd", Own: true, Change: dc.KPasswd},
 		{Name: "LDAPS unicodePwd replace", Change: dc.LDAPSReset},
 		{Name: "LDAPS unicodePwd delete and add", Own: true, Change: dc.LDAPSChange},
