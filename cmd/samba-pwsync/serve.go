@@ -147,8 +147,9 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		Dial:           func(ctx context.Context) (agent.Directory, error) { return directory.Dial(ctx, cfg.Directory.URL) },
 		Routes:         routes,
 		ConfirmTimeout: cfg.Directory.ConfirmTimeout,
-		Host:           host,
+		ByKey:          cfg.Directory.Proof != config.NTHash,
 		Peers:          cfg.Directory.Peers,
+		Host:           host,
 		Log:            log,
 	})
 	if err != nil {

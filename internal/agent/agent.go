@@ -10,8 +10,8 @@
 // was told so ([directory] proof = "aes256"), a proof box holds the password, and internal/proof makes a key of it.
 //
 // How: link.go holds the connection to the DC, intake.go reads captures, docket decides whose turn it is, prove.go asks and acts
-// on the answer, watch follows the stamps. A capture's file stays until its fate is sealed, and each step may be repeated after a
-// crash: nothing is remembered but the files, and where the watch stood.
+// on the answer, watch follows the stamps, and followup asks about those of which no capture came. A capture's file stays until its
+// fate is sealed, and each step may be repeated after a crash: nothing is remembered but the files, and where the watch stood.
 //
 // Whom it trusts: the DC behind Dial, and root. A capture's header is a claim: it chooses whom to ask about, never the answer.
 // Anybody in the domain can have captures made, with any name and as many as he likes: they cost at most a search each time that
@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/watch"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
@@ -40,7 +41,6 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool/notify"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
-	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 // DefaultConfirmTimeout is how long a capture may wait for its proof. Samba gives its script 10 s; the rest is for slow disks.
@@ -51,12 +51,12 @@ const DefaultConfirmTimeout = 2 * time.Minute
 type Directory interface {
 	route.Directory
 	watch.Directory
+	followup.Directory
 	AccountByName(ctx context.Context, sAMAccountName string, attrs []string) (directory.Account, error)
-	AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (directory.Account, error)
 	Close() error
 }
 
-// Options are what an Agent needs. All fields but ConfirmTimeout must be set.
+// Options are what an Agent needs. All fields but ConfirmTimeout, ByKey and Peers must be set.
 type Options struct {
 	Incoming       string          // folder of captures
 	Outgoing       string          // folder of changes, sightings and the mark
@@ -65,6 +65,7 @@ type Options struct {
 	Dial           func(context.Context) (Directory, error)
 	Routes         *route.Table
 	ConfirmTimeout time.Duration // 0: DefaultConfirmTimeout
+	ByKey          bool          // captures may be proven by the AES256 key
 	Host           string        // names this agent in the mark
 	Peers          []string      // names of the DCs that have forwarders of their own; may be empty
 	Log            *event.Log
@@ -81,6 +82,7 @@ type Agent struct {
 	docket   *docket.Docket
 	watched  *link // for the watch
 	watch    *watch.Watch
+	follow   *followup.Followup
 	handed   *handed
 }
 
@@ -101,7 +103,20 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening outgoing: %w", err)
 	}
-	d := docket.New(o.ConfirmTimeout)
+	d, handed := docket.New(o.ConfirmTimeout), newHanded()
+	follow, err := followup.New(followup.Options{
+		Spool:  sightings,
+		File:   filepath.Join(o.StateDir, "followup.json"),
+		Delay:  o.ConfirmTimeout,
+		Routes: o.Routes,
+		Peers:  o.Peers,
+		ByKey:  o.ByKey,
+		Handed: handed.targets,
+		Log:    o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	return &Agent{
 		incoming: incoming,
 		outgoing: outgoing,
@@ -110,7 +125,8 @@ func New(o Options) (*Agent, error) {
 		log:      o.Log,
 		link:     newLink(o.Dial, o.Log),
 		docket:   d,
-		handed:   newHanded(),
+		handed:   handed,
+		follow:   follow,
 		watched:  newLink(o.Dial, nil),
 		watch: watch.New(watch.Options{
 			Spool:  sightings,
@@ -119,6 +135,7 @@ func New(o Options) (*Agent, error) {
 			Lag:    o.ConfirmTimeout,
 			Peers:  o.Peers,
 			Docket: d,
+			Follow: follow,
 			Log:    o.Log,
 		}),
 	}, nil
@@ -134,6 +151,8 @@ const (
 	watchEvery  = time.Second
 	watchShare  = 10
 	watchSeldom = 20 * time.Second
+	// followEvery is the time between two batches of accounts that are asked about.
+	followEvery = time.Second
 )
 
 // Run works until ctx ends, and then returns nil; captures that still wait stay in their folder. An error means that it could
@@ -153,15 +172,27 @@ func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
 	loops.Go(func() { a.watched.keep(ctx) })
 	loops.Go(func() { a.takeIn(ctx, ticks) })
 	loops.Go(func() { a.prove(ctx) })
-	loops.Go(func() { a.follow(ctx) })
+	loops.Go(func() { a.keepWatch(ctx) })
+	loops.Go(func() { a.followUp(ctx) })
 	loops.Wait()
 	a.link.close()
 	a.watched.close()
 }
 
-// follow has the watch make its passes, while the DC answers, until ctx ends. While it does not, no mark is written, and the
+// keepWatch has the watch make its passes, while the DC answers, until ctx ends. While it does not, no mark is written, and the
 // forwarder sees the watch grow stale.
-func (a *Agent) follow(ctx context.Context) {
+func (a *Agent) keepWatch(ctx context.Context) {
+	a.repeat(ctx, "watching the directory", restAfter, func(dc Directory) error { return a.watch.Pass(ctx, dc) })
+}
+
+// followUp asks about the accounts that the watch met, a batch each second.
+func (a *Agent) followUp(ctx context.Context) {
+	rest := func(took time.Duration) time.Duration { return max(0, followEvery-took) }
+	a.repeat(ctx, "asking who wants which account", rest, func(dc Directory) error { return a.follow.Ask(ctx, dc) })
+}
+
+// repeat takes a step, again and again, while the DC answers on the watch's connection, until ctx ends.
+func (a *Agent) repeat(ctx context.Context, doing string, rest func(took time.Duration) time.Duration, step func(Directory) error) {
 	healthy := true
 	for {
 		dc, err := a.watched.get(ctx)
@@ -169,7 +200,7 @@ func (a *Agent) follow(ctx context.Context) {
 			return
 		}
 		began := time.Now()
-		err = a.watch.Pass(ctx, dc)
+		err = step(dc)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -177,13 +208,13 @@ func (a *Agent) follow(ctx context.Context) {
 			a.watched.lost(dc, err)
 			a.link.suspect(err) // which may have nothing to ask just now, and would not notice
 		case err != nil && healthy:
-			a.log.AgentTrouble("watching the directory", err)
+			a.log.AgentTrouble(doing, err)
 		}
 		healthy = err == nil
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(restAfter(time.Since(began))):
+		case <-time.After(rest(time.Since(began))):
 		}
 	}
 }
@@ -198,6 +229,7 @@ type Status struct {
 	Directory DirectoryStatus `json:"directory"`
 	Captures  CaptureStatus   `json:"captures"`
 	Watch     watch.Status    `json:"watch"`
+	Followup  followup.Status `json:"followup"`
 }
 
 // DirectoryStatus says whether the DC answers.
@@ -225,7 +257,7 @@ type CaptureStatus struct {
 
 // Status may be called at any time.
 func (a *Agent) Status() Status {
-	s := Status{Directory: a.link.status(), Watch: a.watch.Status()}
+	s := Status{Directory: a.link.status(), Watch: a.watch.Status(), Followup: a.follow.Status()}
 	s.Directory.NTHash = a.docket.Basis()
 	s.Captures.Pending, s.Captures.Oldest = a.docket.Waiting()
 	counters := a.log.Counters()

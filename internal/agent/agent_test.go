@@ -48,6 +48,8 @@ type site struct {
 	log                       bytes.Buffer
 	events                    *event.Log
 	routes                    *route.Table
+	byKey                     bool
+	peers                     []string
 
 	byPassword bool // what the hook puts into proof boxes
 
@@ -83,7 +85,7 @@ func test(t *testing.T, f func(*site)) {
 func (s *site) start() {
 	s.Helper()
 	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Dial: s.dial,
-		Routes: s.routes, Host: "dc1", Log: s.events})
+		Routes: s.routes, ByKey: s.byKey, Peers: s.peers, Host: "dc1", Log: s.events})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -240,12 +242,18 @@ func (s *site) sighted() []string {
 			s.Fatal(err)
 		}
 		for _, one := range seen {
+			if one.Wanted != nil {
+				continue // see decided
+			}
 			what := fmt.Sprintf("%s@%d", one.Account.SAMAccountName, one.Stamp.Version)
 			if one.Gone {
 				what = one.Account.SAMAccountName + " gone"
 			}
 			if one.Reset {
 				what += " reset"
+			}
+			if one.Whole {
+				what = "whole"
 			}
 			names = append(names, what)
 		}
@@ -1082,7 +1090,7 @@ func TestThousandsWaitAtTheStart(t *testing.T) {
 // idle returns an agent of the site that does nothing by itself.
 func (s *site) idle() *Agent {
 	s.Helper()
-	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Log: s.events})
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Routes: s.routes, Log: s.events})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -1413,8 +1421,8 @@ func TestFolderCannotBeWritten(t *testing.T) {
 		}
 		s.hook("alice", "new")
 		s.after(10 * time.Minute)
-		s.expectWaiting(1) // proven: it is kept, however long that takes
-		s.expectEvents(map[string]uint64{"agent-trouble": 2, "proven": 0, "never-committed": 0})
+		s.expectWaiting(1)                                                                       // proven: it is kept, however long that takes
+		s.expectEvents(map[string]uint64{"agent-trouble": 3, "proven": 0, "never-committed": 0}) // proof, watch and followup
 		if err := os.Rename(blocked, s.outgoing); err != nil {
 			s.Fatal(err)
 		}

@@ -134,23 +134,42 @@ func (a *Agent) reread(f docket.Finding) (capture.Capture, error) {
 // new: somebody made it with SamrValidatePassword, who knows the password or guesses. It is dropped, so that nobody can keep the
 // targets busy that way, and the forwarder does not learn which guess was right. A restart forgets, which costs one repetition.
 type handed struct {
-	mu     sync.Mutex
-	stamps map[dsdb.GUID]dsdb.Stamp
+	mu    sync.Mutex
+	known map[dsdb.GUID]version
 }
 
-func newHanded() *handed { return &handed{stamps: map[dsdb.GUID]dsdb.Stamp{}} }
+// version is a password version of which a capture was proven.
+type version struct {
+	stamp   dsdb.Stamp
+	targets []string // to which it was handed over; none: nobody wanted it
+}
+
+func newHanded() *handed { return &handed{known: map[dsdb.GUID]version{}} }
 
 func (h *handed) holds(a directory.Account) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	stamp, found := h.stamps[a.GUID]
-	return found && stamp.Equal(a.Stamp)
+	targets, _ := h.targets(a)
+	return len(targets) > 0
 }
 
-func (h *handed) note(a directory.Account) {
+// targets returns for whom the account's password was handed over; ok is false if no capture of it was proven.
+func (h *handed) targets(a directory.Account) (targets []string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.stamps[a.GUID] = a.Stamp
+	p, found := h.known[a.GUID]
+	if !found || !p.stamp.Equal(a.Stamp) {
+		return nil, false
+	}
+	return p.targets, true
+}
+
+func (h *handed) note(a directory.Account, routes []change.Route) {
+	p := version{stamp: a.Stamp}
+	for _, r := range routes {
+		p.targets = append(p.targets, r.Target)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known[a.GUID] = p
 }
 
 var errGone = errors.New("the capture's file is not there any more, or another one")
@@ -168,6 +187,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 	}
 	who, why := identity(account), strings.Join(refusals, "; ")
 	if len(routes) == 0 {
+		a.handed.note(account, nil)
 		if err := a.finish(f); err != nil {
 			return err
 		}
@@ -192,7 +212,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 	if err := a.put(proven, f.Orphan); err != nil {
 		return err
 	}
-	a.handed.note(account)
+	a.handed.note(account, routes)
 	if err := a.finish(f); err != nil {
 		return err
 	}

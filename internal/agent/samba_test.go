@@ -28,8 +28,10 @@ type samba struct {
 	down       bool
 	loses      bool            // it greets, and hangs up at the first search
 	storesNone bool            // nt hash store = never
-	refuses    map[string]bool // names whose lookup is answered with an LDAP error
-	generation int             // of connections; those of an earlier one are dead
+	refuses    map[string]bool // names and GUIDs whose lookup is answered with an LDAP error
+	simple     bool            // complexity is off in the domain
+	psos       map[dsdb.GUID]directory.FineGrained
+	generation int // of connections; those of an earlier one are dead
 	dials      int
 	looks      []string // names and GUIDs that were looked up
 	scans      []uint64 // USNs from which changes were read
@@ -67,14 +69,23 @@ func (s *samba) create(name, password string, attributes ...string) dsdb.GUID {
 // set commits a change of a password.
 func (s *samba) set(guid dsdb.GUID, password string) {
 	s.update(guid, func(a *directory.Account) {
-		a.NTHash, a.SupplementalCredentials = hash(password), nil
+		a.NTHash, a.SupplementalCredentials = hash(password), anyKeys
 		if s.storesNone {
 			const n = prooftest.Iterations
 			salt := "CORP.EXAMPLE" + a.SAMAccountName
 			a.NTHash, a.SupplementalCredentials = nil, prooftest.SupplementalCredentials(prooftest.AES256Key(password, salt, n), salt, n)
 		}
-		a.Stamp = dsdb.Stamp{Version: a.Stamp.Version + 1, Time: time.Now().UTC().Truncate(time.Second), InvocationID: s.invocation, USN: s.usn}
+		s.stampAnew(a)
 	})
+}
+
+// anyKeys are keys that nobody looks at who finds a hash.
+var anyKeys = prooftest.SupplementalCredentials(make([]byte, 32), "salt", 1)
+
+// stampAnew is what each change of a password does to the metadata.
+func (s *samba) stampAnew(a *directory.Account) {
+	a.Stamp = dsdb.Stamp{Version: a.Stamp.Version + 1, Time: time.Now().UTC().Truncate(time.Second), InvocationID: s.invocation, USN: s.usn}
+	a.MetaData = dsdb.MetaData{{AttID: dsdb.AttIDUnicodePwd, Stamp: a.Stamp}, {AttID: dsdb.AttIDSupplementalCredentials, Stamp: a.Stamp}}
 }
 
 func (s *samba) rename(guid dsdb.GUID, name string) {
@@ -213,7 +224,10 @@ func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {
 }
 
 func (c *connection) Controllers(ctx context.Context) (found []directory.Controller, err error) {
-	err = c.search(ctx, func() error { found = slices.Clone(c.controllers); return nil })
+	err = c.search(ctx, func() error {
+		found = append([]directory.Controller{{Name: "DC1", InvocationID: c.invocation, Writable: true}}, c.controllers...)
+		return nil
+	})
 	return found, err
 }
 
@@ -242,6 +256,9 @@ func (c *connection) AccountByName(ctx context.Context, name string, attrs []str
 func (c *connection) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (a directory.Account, err error) {
 	err = c.search(ctx, func() error {
 		c.looks = append(c.looks, guid.String())
+		if c.refuses[guid.String()] {
+			return fmt.Errorf("LDAP result 1")
+		}
 		found := c.accounts[guid]
 		if found == nil {
 			return directory.ErrNotFound
@@ -256,6 +273,7 @@ func project(a directory.Account, attrs []string) directory.Account {
 	if !slices.Contains(attrs, "supplementalCredentials") {
 		a.SupplementalCredentials = nil
 	}
+	a.NTHash, a.SupplementalCredentials = slices.Clone(a.NTHash), slices.Clone(a.SupplementalCredentials) // whoever asks may wipe them
 	all := a.Attributes
 	a.Attributes = map[string]string{}
 	for _, name := range attrs {
@@ -320,4 +338,20 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 		}
 	}
 	return nil
+}
+
+func (c *connection) ResultantPSO(ctx context.Context, guid dsdb.GUID) (pso directory.FineGrained, found bool, err error) {
+	err = c.search(ctx, func() error {
+		pso, found = c.psos[guid]
+		return nil
+	})
+	return pso, found, err
+}
+
+func (c *connection) PasswordSettings(ctx context.Context) (p directory.PasswordSettings, err error) {
+	err = c.search(ctx, func() error {
+		p.Complexity = !c.simple
+		return nil
+	})
+	return p, err
 }

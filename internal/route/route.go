@@ -84,6 +84,9 @@ func New(targets []Target, scope Scope) (*Table, error) {
 	return table, nil
 }
 
+// String is the configuration, for whoever wants to know whether it is still the same.
+func (t *Table) String() string { return fmt.Sprintf("%#v %#v", t.targets, t.scope) }
+
 // Attributes lists what an account must be read with for Of.
 func (t *Table) Attributes() []string {
 	var names []string

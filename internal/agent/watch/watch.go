@@ -7,7 +7,8 @@
 // How: the DC raises an account's uSNChanged with every write. Each pass reads highestCommittedUSN first and then what changed since
 // the one before. Samba shows that number only after the writes up to it, so what a pass misses has a higher one. All accounts are
 // read at the first pass only, and when the database is another one or went back. The stamps go out first, the mark after them, and
-// where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none.
+// where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none. Package followup asks about whom
+// the watch met, and may want all accounts read once more.
 //
 // Bytes: the position is a JSON file {"invocation_id", "usn"}, written by durable.Replace. An attacker who can write it can make the
 // watch skip stamps; it lies in the agent's own folder, which is root's.
@@ -26,6 +27,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
@@ -51,9 +53,10 @@ type Options struct {
 	Spool  *spool.Spool  // for sightings; the mark lies beside them
 	File   string        // where the position is kept
 	Host   string        // names this agent in the mark
-	Lag    time.Duration // how far the position on disk stays behind: as long as captures may wait for their proof
+	Lag    time.Duration // how long a capture may wait for its proof
 	Peers  []string      // names of the DCs that have forwarders of their own
 	Docket *docket.Docket
+	Follow *followup.Followup
 	Log    *event.Log
 }
 
@@ -65,8 +68,8 @@ type Watch struct {
 	loaded  bool
 	stamps  map[dsdb.GUID]dsdb.Stamp // as last passed on by this process
 	saved   position                 // on disk
-	held    position                 // where the watch stood at heldAt: the next to be saved
-	heldAt  time.Time
+	savedAt time.Time
+	files   int // of sightings, written so far
 
 	mu    sync.Mutex
 	at    position
@@ -108,37 +111,43 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	}
 	now := position{root.InvocationID, root.HighestUSN}
 	anew := now.InvocationID != w.at.InvocationID || now.USN < w.at.USN
+	whole := anew || w.Follow.WantsWhole()
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
 		restored := w.at != position{}
 		clear(w.stamps)
-		err = w.passOn(ctx, dc, 0, restored)
+		err = w.passOn(ctx, dc, began, 0, restored)
+	case whole:
+		err = w.passOn(ctx, dc, began, 0, false)
 	case now != w.at:
-		err = w.passOn(ctx, dc, w.at.USN+1, false)
+		err = w.passOn(ctx, dc, began, w.at.USN+1, false)
 	}
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
 	}
 	w.Docket.PassComplete(began)
+	if whole {
+		w.Follow.SawAll(began)
+	}
 	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID, Peers: peers}); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	w.at, w.mark = now, began
 	w.mu.Unlock()
-	return w.save(began, anew)
+	return w.save(anew)
 }
 
 // passOn passes on the stamps of all accounts that changed since a USN and whose stamp is not the one passed on last, and the
-// accounts that were deleted since.
-func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64, restored bool) error {
+// accounts that were deleted since. began is when the pass did.
+func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, fromUSN uint64, restored bool) error {
 	var seen []change.Sighting
 	flush := func() error {
 		if len(seen) == 0 {
 			return nil
 		}
-		if err := w.put(seen); err != nil {
+		if err := w.put(began, seen); err != nil {
 			return err
 		}
 		w.note(seen)
@@ -151,7 +160,12 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64, restor
 		}
 		return flush()
 	}
+	from := uint64(0)
+	if fromUSN > 0 {
+		from = w.at.USN
+	}
 	err := dc.Changed(ctx, fromUSN, nil, func(a directory.Account) error {
+		w.Follow.Saw(a.GUID, a.Stamp, from)
 		if a.Stamp.Equal(w.stamps[a.GUID]) { // both are zero if the account never had a password
 			return nil
 		}
@@ -163,6 +177,9 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64, restor
 	}, func(guid dsdb.GUID, name string) error {
 		return add(change.Sighting{Account: change.Account{GUID: guid, SAMAccountName: name}, Gone: true})
 	})
+	if err == nil && restored {
+		err = add(change.Sighting{Whole: true})
+	}
 	if err != nil {
 		return err
 	}
@@ -173,8 +190,12 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, fromUSN uint64, restor
 func (w *Watch) note(passedOn []change.Sighting) {
 	var moved []docket.Mover
 	for _, s := range passedOn {
+		if s.Whole {
+			continue
+		}
 		if s.Gone {
 			delete(w.stamps, s.Account.GUID) // should it be brought back, that is news
+			w.Follow.Gone(s.Account.GUID)
 			continue
 		}
 		w.stamps[s.Account.GUID] = s.Stamp
@@ -184,19 +205,20 @@ func (w *Watch) note(passedOn []change.Sighting) {
 	w.Docket.Moved(moved)
 }
 
-// put stores sightings, in more than one file if extremely long names make that necessary.
-func (w *Watch) put(seen []change.Sighting) error {
+// put stores sightings, in more than one file if extremely long names make that necessary. The files' names are in their order.
+func (w *Watch) put(began time.Time, seen []change.Sighting) error {
 	b, err := change.MarshalSightings(seen)
 	if err != nil {
 		return fmt.Errorf("encoding sightings: %w", err)
 	}
 	if half := len(seen) / 2; len(b) > change.MaxSize && half > 0 {
-		if err := w.put(seen[:half]); err != nil {
+		if err := w.put(began, seen[:half]); err != nil {
 			return err
 		}
-		return w.put(seen[half:])
+		return w.put(began, seen[half:])
 	}
-	return w.Spool.Put(fmt.Sprintf("%020d-%s%s", time.Now().UnixNano(), rand.Text(), change.SightingsSuffix), b)
+	w.files++
+	return w.Spool.Put(change.SightingsFile(began, fmt.Sprintf("%09d-%s", w.files, rand.Text())), b)
 }
 
 // load reads where the watch stood. Without that it begins anew, which is slow in a large domain and otherwise harmless.
@@ -215,30 +237,28 @@ func (w *Watch) load() error {
 	w.mu.Lock()
 	w.at = p
 	w.mu.Unlock()
-	w.saved, w.held, w.loaded = p, p, true
+	w.saved, w.loaded = p, true
 	return nil
 }
 
-// save notes where the watch stood a while ago (as long as captures may wait), not where it stands: after a crash the accounts that
-// captures without a name may belong to are seen moving once more. A scan of the whole domain is noted at once, so that it is not
-// repeated.
-func (w *Watch) save(now time.Time, anew bool) error {
-	if anew {
-		w.held = w.at
-	} else if now.Sub(w.heldAt) < w.Lag {
+// save notes where the watch stands, but not beyond accounts that are still to be followed up: after a crash they are met once more,
+// and so are those that captures without a name may belong to. A scan of the whole domain is noted at once, so that it is not repeated.
+func (w *Watch) save(anew bool) error {
+	if !anew && time.Since(w.savedAt) < w.Lag {
 		return nil
 	}
-	if w.held != w.saved {
-		b, err := json.Marshal(w.held)
+	p := position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}
+	if p != w.saved {
+		b, err := json.Marshal(p)
 		if err != nil {
 			return fmt.Errorf("encoding where the watch stands: %w", err)
 		}
 		if err := durable.Replace(w.File, b, 0o600); err != nil {
 			return fmt.Errorf("noting where the watch stands: %w", err)
 		}
-		w.saved = w.held
+		w.saved = p
 	}
-	w.held, w.heldAt = w.at, now
+	w.savedAt = time.Now()
 	return nil
 }
 
