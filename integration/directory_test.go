@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,15 +24,63 @@ func testDirectory(t *testing.T) {
 	must(t, err)
 	must(t, company.DC.WriteFile(ctx, "/run/directory.test", "0700", string(code)))
 
-	// They want a deleted account, too.
+	// They want a deleted account, one that a fine-grained policy governs, and one whose password was set, as it seems, but is not there.
 	must(t, company.DC.CreateUser(ctx, "gone-for-test", company.NewPassword()))
 	must(t, company.DC.DeleteUser(ctx, "gone-for-test"))
+	must(t, company.DC.CreateUser(ctx, "governed-for-test", company.NewPassword()))
+	administer(t, "samba-tool domain passwordsettings pso create pso-for-test 10 --complexity=off --min-pwd-length=9", "")
+	administer(t, "samba-tool domain passwordsettings pso apply pso-for-test governed-for-test", "")
+	administer(t, "ldbadd -H /var/lib/samba/private/sam.ldb", ldifUser("unhashed-for-test")+"pwdLastSet: -1\n")
+	defer administer(t, "samba-tool domain passwordsettings pso delete pso-for-test", "")
+	runLive(t, "^TestLive")
 
-	out, err := company.DC.Exec(ctx, "", "env", "SAMBA_PWSYNC_TEST_LDAPI="+lab.LDAPI, "/run/directory.test", "-test.v", "-test.run", "^TestLive")
+	// And somebody who writes as fast as the DC takes it, over LDAP, where each write is a transaction of its own.
+	users := ldifUser("busy-for-test")
+	for n := range 20 {
+		users += "\n" + ldifUser(fmt.Sprintf("busy%d-for-test", n))
+	}
+	administer(t, overLDAP("ldbadd"), users)
+	var writes strings.Builder
+	for n := range 1000 {
+		writes.WriteString(ldifDescription(fmt.Sprintf("busy%d-for-test", n*7%20), fmt.Sprint(n)))
+	}
+	busy := make(chan struct{})
+	go func() {
+		defer close(busy)
+		administer(t, overLDAP("ldbmodify"), writes.String()+ldifDescription("busy-for-test", "done"))
+	}()
+	defer func() { <-busy }()
+	runLive(t, "^TestFollowLive$")
+}
+
+// runLive runs those of the tests that match.
+func runLive(t *testing.T, pattern string) {
+	t.Helper()
+	out, err := company.DC.Exec(ctx, "", "env", "SAMBA_PWSYNC_TEST_LDAPI="+lab.LDAPI, "/run/directory.test", "-test.v", "-test.run", pattern)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if passed := strings.Count(out, "--- PASS"); passed == 0 || strings.Contains(out, "--- SKIP") {
 		t.Errorf("%d passed, and none may be skipped:\n%s", passed, out)
 	}
+}
+
+// administer runs a command on the DC; a failure does not end the test.
+func administer(t *testing.T, command, stdin string) {
+	t.Helper()
+	if _, err := company.DC.Exec(ctx, stdin, strings.Fields(command)...); err != nil {
+		t.Error(err)
+	}
+}
+
+func overLDAP(command string) string {
+	return command + " -H ldapi://" + strings.ReplaceAll(lab.LDAPI, "/", "%2F")
+}
+
+func ldifUser(name string) string {
+	return "dn: CN=" + name + ",CN=Users," + lab.BaseDN + "\nobjectClass: user\nsAMAccountName: " + name + "\nuserAccountControl: 514\n"
+}
+
+func ldifDescription(user, text string) string {
+	return "dn: CN=" + user + ",CN=Users," + lab.BaseDN + "\nchangetype: modify\nreplace: description\ndescription: " + text + "\n\n"
 }
