@@ -20,6 +20,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 func checkCommand() *cli.Command {
@@ -249,6 +250,7 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, pa
 		return false
 	}
 	list.ok("directory %s, domain %s, over %s", root.DNSHostName, root.DomainName, cfg.Directory.URL)
+	checkControllers(ctx, list, cfg, path, root.InvocationID, dc.Controllers)
 	checkBase(ctx, list, cfg, path, dc.Exists)
 
 	settings, err := dc.PasswordSettings(ctx)
@@ -281,6 +283,36 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, pa
 		list.attention("no password can be set: the domain asks for %d characters at least, [policy] max_length allows %d at most", settings.MinLength, cfg.Policy.MaxLength)
 	}
 	return complexity
+}
+
+// checkControllers looks whether this DC, and those that are named as peers, are DCs on which passwords change.
+func checkControllers(ctx context.Context, list *checklist, cfg *config.Config, path string, self dsdb.GUID,
+	controllers func(context.Context) ([]directory.Controller, error)) {
+	dcs, err := controllers(ctx)
+	if err != nil {
+		list.fault(exitFailed, err)
+		return
+	}
+	for _, dc := range dcs {
+		if dc.InvocationID == self && !dc.Writable {
+			list.fault(exitFailed, errReadOnly)
+		}
+	}
+	for _, peer := range cfg.Directory.Peers {
+		problem := ""
+		switch i := slices.IndexFunc(dcs, func(dc directory.Controller) bool { return strings.EqualFold(dc.Name, peer) }); {
+		case i < 0:
+			problem = fmt.Sprintf("the domain has no domain controller %q", peer)
+		case dcs[i].InvocationID == self:
+			problem = fmt.Sprintf("%q is this domain controller itself", peer)
+		case !dcs[i].Writable:
+			problem = fmt.Sprintf("%q is a read-only domain controller: no password changes there", peer)
+		default:
+			continue
+		}
+		listFaults(list, config.Faults{{File: path, Key: "directory.peers", Problem: problem,
+			Remedy: "name the other writable domain controllers that run samba-pwsync"}})
+	}
 }
 
 // checkBase looks for base_dn: below one that is not there is no account, and each capture would be found unwanted.

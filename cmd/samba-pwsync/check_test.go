@@ -9,6 +9,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 func TestAttributesThatUsersWrite(t *testing.T) {
@@ -97,6 +98,39 @@ func TestCheckBase(t *testing.T) {
 		checkBase(t.Context(), list, cfg, "c.toml", exists)
 		if out.String() != tc.want || list.code != tc.code {
 			t.Errorf("%s: code %d, %q; want %d, %q", tc.base, list.code, out.String(), tc.code, tc.want)
+		}
+	}
+}
+
+func TestCheckControllers(t *testing.T) {
+	one, two, three := dsdb.GUID{1}, dsdb.GUID{2}, dsdb.GUID{3}
+	dcs := []directory.Controller{
+		{Name: "DC1", InvocationID: one, Writable: true}, {Name: "DC2", InvocationID: two, Writable: true}, {Name: "RODC", InvocationID: three},
+	}
+	for _, tc := range []struct {
+		name  string
+		self  dsdb.GUID
+		peers []string
+		err   error
+		want  string // "" for silence
+		code  int
+	}{
+		{"alone", one, nil, nil, "", exitOK},
+		{"restored, not replicated yet", dsdb.GUID{4}, nil, nil, "", exitOK},
+		{"peer", one, []string{"dc2"}, nil, "", exitOK},
+		{"peer that there is not", one, []string{"DC2", "DC4"}, nil, `the domain has no domain controller "DC4"`, exitUsage},
+		{"its own peer", one, []string{"DC1"}, nil, `"DC1" is this domain controller itself`, exitUsage},
+		{"peer without changes", one, []string{"RODC"}, nil, `"RODC" is a read-only domain controller`, exitUsage},
+		{"on a read-only one", three, nil, nil, "FAULT      this is a read-only domain controller", exitFailed},
+		{"trouble", one, nil, errors.New("the DC is gone"), "FAULT      the DC is gone", exitFailed},
+	} {
+		cfg := config.Default()
+		cfg.Directory.Peers = tc.peers
+		var out bytes.Buffer
+		list := &checklist{out: &out}
+		checkControllers(t.Context(), list, cfg, "the file", tc.self, func(context.Context) ([]directory.Controller, error) { return dcs, tc.err })
+		if got := out.String(); list.code != tc.code || !strings.Contains(got, tc.want) || (tc.want == "") != (got == "") {
+			t.Errorf("%s: code %d, want %d\n%s", tc.name, list.code, tc.code, got)
 		}
 	}
 }

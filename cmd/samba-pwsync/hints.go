@@ -19,6 +19,7 @@ var (
 	errNotAsInit = errors.New("it belongs to somebody else")
 	errNoHashes  = errors.New("no new password can be proven: Samba stores no NT hashes (nt hash store in smb.conf)")
 	errNoProof   = errors.New("no new password can be proven: Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008)")
+	errReadOnly  = errors.New("this is a read-only domain controller: passwords change on the writable ones, where the hook and the agent belong")
 	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
 )
 
@@ -56,6 +57,8 @@ func hints(err error) []string {
 		return []string{`set [directory] proof = "aes256"`, "or nt hash store = always in smb.conf, and restart Samba"}
 	case errors.Is(err, errNoProof):
 		return []string{"put nt hash store = always into [global] of smb.conf and restart Samba"}
+	case errors.Is(err, errReadOnly):
+		return []string{"install samba-pwsync on each writable domain controller, and take it and its line in smb.conf away from this one"}
 	case errors.Is(err, errStrangers):
 		return []string{"write the right public key: samba-pwsync init"}
 	case errors.Is(err, directory.ErrNotPrivileged):
