@@ -90,6 +90,18 @@ func (dc *DC) drs(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// Cache has a read-only DC keep a user's secrets, as it may for those whom a writable one allows it.
+func (dc *DC) Cache(ctx context.Context, writable *DC, user string) error {
+	if _, err := writable.Exec(ctx, "", "samba-tool", "group", "addmembers", "Allowed RODC Password Replication Group", user); err != nil {
+		return fmt.Errorf("allowing %s to keep %s's secrets: %w", dc.Host, user, err)
+	}
+	_, err := dc.Exec(ctx, "", "env", "KRB5CCNAME="+adminCache, "samba-tool", "rodc", "preload", user, "--server="+writable.Host, "-k", "yes")
+	if err != nil {
+		return fmt.Errorf("having %s keep %s's secrets: %w", dc.Host, user, err)
+	}
+	return nil
+}
+
 // CutOff parts the network between two DCs: what this one sends to the other is lost, silently, as with a broken line, so neither hears
 // of the other. Everybody else still reaches both.
 func (dc *DC) CutOff(ctx context.Context, other *DC) error {
