@@ -909,6 +909,32 @@ func TestCaptureWithoutNameOverAnOutage(t *testing.T) {
 	})
 }
 
+// The same if the capture was taken while the DC did not answer: nobody knew it when the account was seen moving.
+func TestCaptureWithoutNameDuringAnOutage(t *testing.T) {
+	for name, slow := range map[string]time.Duration{"the DC is down": 0, "the DC is slow": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				alice := s.create("alice", "old")
+				s.start()
+				s.after(5 * time.Minute)
+				s.setDown(slow == 0)
+				s.slow(slow)
+				s.after(10 * time.Second)
+				s.hook("", "new")
+				s.after(50 * ms)
+				s.set(alice, "new")
+				s.after(time.Hour)
+				s.setDown(false)
+				s.slow(5 * ms)
+				s.after(10 * time.Minute)
+				s.expect("alice=new")
+				s.expectWaiting(0)
+				s.expectEvents(map[string]uint64{"never-committed": 0})
+			})
+		})
+	}
+}
+
 func TestNoHashIsStored(t *testing.T) {
 	test(t, func(s *site) {
 		s.storesNone = true
@@ -1347,9 +1373,9 @@ func TestFloodWithoutName(t *testing.T) {
 		s.set(alice, "new")
 		served(50*ms, "alice=new")
 
-		s.set(bob, "new")
-		s.hook("bob", "new")
-		served(20*ms, "bob=new")
+		s.set(bob, "bobs")
+		s.hook("bob", "bobs")
+		served(20*ms, "bob=bobs")
 
 		// Also while those of the flood have had their time.
 		s.after(DefaultConfirmTimeout - 100*ms)

@@ -50,11 +50,11 @@ type Docket struct {
 	urgent  []*Subject             // the last one has the next turn; stale entries are skipped
 	waiting byDue                  // the one due first on top
 
-	orphans   map[*entry]struct{}
-	newOrphan time.Time // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
-	recent    []Mover   // oldest first
-	passed    time.Time // when the watch's last complete pass began
-	paired    pair      // the last account that was found to an orphan
+	orphans   map[*entry]time.Time // since when
+	newOrphan time.Time            // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
+	recent    []Mover              // oldest first
+	passed    time.Time            // when the watch's last complete pass began
+	paired    pair                 // the last account that was found to an orphan
 
 	began time.Time
 
@@ -137,7 +137,7 @@ func New(timeout time.Duration) *Docket {
 		files:   map[string]*entry{},
 		claims:  map[string]*Subject{},
 		movers:  map[dsdb.GUID]*Subject{},
-		orphans: map[*entry]struct{}{},
+		orphans: map[*entry]time.Time{},
 		began:   time.Now(),
 		basis:   "unknown",
 	}
@@ -336,16 +336,16 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		if e.Seen.After(began) {
 			continue
 		}
-		until := began
+		until, considered := began, true
 		switch {
 		case err == nil:
 			delete(d.orphans, e)
 		case errors.Is(err, directory.ErrNotFound):
 			d.orphan(e)
-			until = complete
+			until, considered = complete, d.passed.After(d.orphans[e])
 		}
 		f := d.finding(e)
-		f.Overdue = proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
+		f.Overdue = considered && proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
 		if err == nil {
 			d.compare(&f, s, stored, began)
 		}
@@ -467,14 +467,15 @@ func (d *Docket) orphan(e *entry) {
 	if _, already := d.orphans[e]; already {
 		return
 	}
-	d.orphans[e] = struct{}{}
+	d.orphans[e] = time.Now()
 	if d.newOrphan.IsZero() || e.Header.Time.Before(d.newOrphan) {
 		d.newOrphan = e.Header.Time
 	}
 }
 
 // complete returns until when every account that moved has been held against the orphans, for a search that began at that time. An
-// orphan's time is not over before.
+// orphan's time is not over before; nor before a pass of the watch that began when it was one, for what moved before that is held
+// against it at the end of one.
 func (d *Docket) complete(began time.Time) time.Time {
 	if d.passed.Before(began) {
 		began = d.passed
