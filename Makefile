@@ -23,10 +23,10 @@ build lint bench: export CGO_ENABLED = 0
 build lint bench: export GOFLAGS := $(GOFLAGS) -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help build images demo test integration bench lint install install-files clean need-go need-cc
+.PHONY: help build images demo test integration bench bench-scale lint install install-files clean need-go need-cc
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: need-go ## the binaries, in bin/ (minutes the first time: Microsoft's SDK is large)
 	@mkdir -p bin
@@ -49,6 +49,9 @@ integration: images need-cc ## the integration tests alone
 
 bench: need-go ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-scale: images ## what captures without a name and the watch cost in domains of 1,000 to 20,000 accounts
+	@$(LAB) go run ./integration/scale
 
 lint: need-go ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted as gofmt does:"; gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -189,6 +189,29 @@ func (dc *DC) StartSamba(ctx context.Context) error {
 	return dc.waitUp(ctx)
 }
 
+// ConfigureSamba adds lines to the [global] section of smb.conf, where they win over what stands there, and restarts Samba.
+func (dc *DC) ConfigureSamba(ctx context.Context, lines ...string) error {
+	if err := dc.StopSamba(ctx); err != nil {
+		return err
+	}
+	text := strings.Join(append(lines, ""), "\n")
+	if _, err := dc.Exec(ctx, text, "tee", "-a", "/etc/samba/smb.conf.d/container.conf"); err != nil {
+		return fmt.Errorf("writing smb.conf: %w", err)
+	}
+	return dc.StartSamba(ctx)
+}
+
+// WithoutNames takes the variables away that tell the hook whose password it is, as if this were Samba before 4.11.
+func (dc *DC) WithoutNames(ctx context.Context) error {
+	return dc.ConfigureSamba(ctx, "check password script = exec env -u SAMBA_CPS_ACCOUNT_NAME -u SAMBA_CPS_USER_PRINCIPAL_NAME"+
+		" -u SAMBA_CPS_FULL_NAME /usr/sbin/samba-pwsync-hook")
+}
+
+// WithNames undoes WithoutNames.
+func (dc *DC) WithNames(ctx context.Context) error {
+	return dc.ConfigureSamba(ctx, "check password script = exec /usr/sbin/samba-pwsync-hook")
+}
+
 func (dc *DC) service(ctx context.Context, args ...string) error {
 	if _, err := dc.Exec(ctx, "", append([]string{"sv"}, args...)...); err != nil {
 		return fmt.Errorf("asking the DC's supervisor: %w", err)

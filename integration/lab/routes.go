@@ -196,7 +196,7 @@ func (dc *DC) login(user, password string) (*ldap.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the DC: %w", err)
 	}
-	conn.SetTimeout(30 * time.Second)
+	conn.SetTimeout(2 * time.Minute) // hundreds of changes at once wait for each other
 	if err := conn.Bind(user+"@"+strings.ToLower(Realm), password); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("binding as %s: %w", user, err)
