@@ -9,9 +9,9 @@
 // over; local tools such as samba-tool write to their standard error. Parse takes one event, a Reader a stream that may still grow.
 //
 // That an event says "Success" does not mean that the change stands: it is written inside the transaction. The Transaction event with
-// its TransactionID and the action "commit" says so; "rollback" takes everything back. Samba writes "commit" only at level 10. A change
-// that arrives by replication has no PasswordChange, only a ReplicatedUpdate, and a wrong old password is refused before there is
-// one: that is an Authentication event.
+// its TransactionID and the action "commit" says so; "rollback" takes everything back. Samba writes "commit" only at level 10. A wrong
+// old password is refused before there is a PasswordChange: that is an Authentication event. And a change that arrives by replication
+// shows as a Transaction only: Samba knows a ReplicatedUpdate, but up to 4.25 does not write it (log_operation compares the wrong way).
 //
 // It trusts the log no more than the file system does: whoever can write there can write events. Within an event, names come from
 // clients. Passwords and hashes are not in them; Samba leaves such values out ("redacted").
@@ -139,7 +139,7 @@ type Transaction struct {
 }
 
 // Authentication says that somebody proved who they are, or failed to. Password changes over SAMR and Kerberos, in which the old
-// password is proven, are among them: ServiceDescription is "SAMR Password Change" or "Kerberos KDC" then.
+// password is proven, are among them: ServiceDescription is "SAMR Password Change", "LDAP Password Change" or "Kerberos KDC" then.
 type Authentication struct {
 	EventID            int     `json:"eventId"`
 	LogonType          int     `json:"logonType"` // 2 interactive, 3 network, 8 network with the password in clear

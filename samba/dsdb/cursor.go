@@ -12,7 +12,11 @@ import (
 type Cursor struct {
 	InvocationID GUID
 	USN          uint64
-	LastSync     time.Time // of the last replication that brought USN up; zero in version 1, and where there was none
+
+	// LastSync is when the database itself was last heard, directly or not; zero
+	// in version 1. Samba writes the beginning of 1970 for the DC that it pulls
+	// from (seen with 4.17 and 4.25): RepsFrom has the time of that.
+	LastSync time.Time
 }
 
 // Errors of ParseReplUpToDateVector.

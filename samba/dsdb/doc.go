@@ -1,6 +1,8 @@
 // Package dsdb decodes what an Active Directory domain controller stores about
 // a password: which version of it the directory holds (the stamp), its NT
-// hash, and the times and flags beside it.
+// hash, the keys derived from it (supplementalCredentials), and the times and
+// flags beside it; and how far changes have come (replUpToDateVector, repsFrom,
+// cookies of DirSync).
 //
 // Bytes go in, values come out. The package opens no connection, reads no
 // file and keeps no state; package directory does the asking.

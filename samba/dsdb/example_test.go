@@ -1,7 +1,9 @@
 package dsdb_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
@@ -26,4 +28,51 @@ func ExampleParseGUID() {
 	// Output:
 	// de2dfa18-dcdc-4ca3-a9e4-101aab81f854
 	// 18fa2ddedcdca34ca9e4101aab81f854
+}
+
+// Which change of its password does the directory hold of an account?
+func ExampleMetaData_Password() {
+	value, err := os.ReadFile("testdata/created.bin") // a value of replPropertyMetaData, as LDAP returns it
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	meta, err := dsdb.ParseReplPropertyMetaData(value)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	stamp, _ := meta.Password()
+	fmt.Println(stamp)
+	// Output: 2@2026-11-22T14:35:37Z by b693bfda-4bd6-4c67-b992-0eb5ce7a265e/4113
+}
+
+// What to compare with the key that a password gives (RFC 3962), where the directory stores no NT hash. The salt of a renamed account
+// is that of its old name until the password changes.
+func ExampleSupplementalCredentials_AES256() {
+	value := stored("renamed") // a value of supplementalCredentials
+	credentials, err := dsdb.ParseSupplementalCredentials(value)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if key, salt, ok := credentials.AES256(); ok {
+		fmt.Println(len(key.Value), "bytes after", key.Iterations, "iterations with salt", salt)
+	}
+	fmt.Println(credentials)
+	// Output:
+	// 32 bytes after 4096 iterations with salt SAMDOM.EXAMPLE.COMnewname
+	// [supplemental credentials ["Kerberos-Newer-Keys" "Kerberos" "WDigest"]]
+}
+
+func stored(account string) []byte {
+	b, err := os.ReadFile("testdata/samba-4.25/directory.json")
+	if err != nil {
+		return nil
+	}
+	var g golden
+	if err := json.Unmarshal(b, &g); err != nil {
+		return nil
+	}
+	return g.Accounts[account].SupplementalCredentials
 }

@@ -11,9 +11,10 @@ import (
 	"unicode/utf16"
 )
 
-// Secret is a password, or what serves in place of one. Every verb of fmt, and
-// JSON, shows it as "[secret]"; but as an unexported field of another struct,
-// where fmt asks no method, it is shown as the bytes that it is.
+// Secret is a password, or what serves in place of one. fmt, whatever the verb,
+// and JSON show it as "[secret]". There are places where fmt asks no method:
+// below an unexported field, and below a pointer within a struct that is printed
+// by a verb such as %s. There it is shown as the bytes that it is.
 type Secret []byte
 
 // Format implements fmt.Formatter without the secret.
@@ -42,6 +43,12 @@ type SupplementalCredentials struct {
 
 	Packages []string          // "Packages": names of what was written, without "Primary:"
 	Other    map[string]Secret // packages not known here, by their full name
+}
+
+// Format implements fmt.Formatter: it names the packages, for what is below a
+// pointer would be shown (see Secret).
+func (s SupplementalCredentials) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "[supplemental credentials %q]", s.Packages)
 }
 
 // Kerberos is the package Primary:Kerberos ([MS-SAMR] 2.2.10.4,
