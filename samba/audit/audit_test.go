@@ -69,6 +69,39 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestParseOtherTypes(t *testing.T) {
+	parse := func(kind, body string) Event {
+		t.Helper()
+		e, err := Parse([]byte(`{"timestamp": "2026-11-22T17:36:20.426204+0000", "type": "` + kind + `", "` + kind + `": {"version": {"major": 1, "minor": 0}, ` +
+			body + `}}`))
+		if err != nil || e.Type != kind || e.Version != (Version{1, 0}) {
+			t.Fatalf("%s: %+v, %v", kind, e, err)
+		}
+		return e
+	}
+	c := parse(TypeChange, `"performedAsSystem": true, "attributes": {"a": {"actions": [{"action": "add", "values": [{"base64": true, "truncated": true, "value": "eA=="}]},`+
+		` {"action": "replace", "redacted": true}]}}`).Change
+	want := []Action{{Action: "add", Values: []Value{{"eA==", true, true}}}, {Action: "replace", Redacted: true}}
+	if got := c.Attributes["a"].Actions; !c.PerformedAsSystem || len(got) != 2 || !slices.Equal(got[0].Values, want[0].Values) || !got[1].Redacted {
+		t.Errorf("%+v, want %+v", c, want)
+	}
+	failed := Transaction{Action: "prepare", TransactionID: "x", Duration: 3, StatusCode: 1, Status: "Operations error", Reason: "why"}
+	if got := parse(TypeTransaction, `"action": "prepare", "transactionId": "x", "duration": 3, "statusCode": 1, "status": "Operations error", `+
+		`"reason": "why"`).Transaction; *got != failed {
+		t.Errorf("%+v, want %+v", *got, failed)
+	}
+	update := ReplicatedUpdate{StatusCode: 0, Status: "Success", TransactionID: "x", ObjectCount: 2, LinkCount: 1, PartitionDN: "DC=a", Error: "WERR_OK",
+		ErrorCode: 4294967295, SourceDSA: "y", InvocationID: "z"}
+	if got := parse(TypeReplicatedUpdate, `"statusCode": 0, "status": "Success", "transactionId": "x", "objectCount": 2, "linkCount": 1, `+
+		`"partitionDN": "DC=a", "error": "WERR_OK", "errorCode": 4294967295, "sourceDsa": "y", "invocationId": "z"`).ReplicatedUpdate; *got != update {
+		t.Errorf("%+v, want %+v", *got, update)
+	}
+	if got := parse(TypeAuthentication, `"status": "NT_STATUS_OK", "workstation": null, "duration": 5`).Authentication; *got != (Authentication{
+		Status: "NT_STATUS_OK", Duration: 5}) {
+		t.Errorf("%+v", *got)
+	}
+}
+
 func TestAddrPort(t *testing.T) {
 	for address, want := range map[Address]string{
 		"ipv4:192.0.2.1:49152":   "192.0.2.1:49152",
@@ -105,10 +138,11 @@ func (g *growing) Read(p []byte) (int, error) {
 func TestReader(t *testing.T) {
 	long := "{" + strings.Repeat("x", maxLine) + "\n"
 	r := NewReader(&growing{[]string{
-		"[2026/11/22 17:36:06, 0] header\n  text\n", change + "\n" + change[:50], "", "", change[50:], "", "\n" + long + "{]\n", change + "\n", "  " + change,
+		"[2026/11/22 17:36:06, 0] header\n  text\n", change + "\n" + change[:50], "", "", change[50:], "", "\n" + long + "{]\n", change + "\n",
+		change + change + "[2026/11/22 17:36:06, 0] header\n\n\n", change + change[:30] + "\n", "  " + change,
 	}})
 	var got []string
-	for range 9 {
+	for range 13 {
 		e, err := r.Next()
 		var of *LineError
 		switch {
@@ -122,7 +156,7 @@ func TestReader(t *testing.T) {
 			got = append(got, e.PasswordChange.Action)
 		}
 	}
-	want := []string{"Change", "end", "end", "end", "Change", "line 5:", "line 6:", "Change", "end"}
+	want := []string{"Change", "end", "end", "end", "Change", "line 5:", "line 6:", "Change", "Change", "Change", "Change", "line 11:", "end"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -171,6 +205,7 @@ func FuzzParse(f *testing.F) {
 func FuzzReader(f *testing.F) {
 	f.Add(change+"\n", "rest")
 	f.Add("  "+change, "\n{\n")
+	f.Add(change+change[:9], change[9:]+"text\n")
 	f.Fuzz(func(t *testing.T, first, second string) {
 		events := func(pieces ...string) (n int) {
 			r := NewReader(&growing{pieces})

@@ -2,6 +2,8 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +29,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 type Reader struct {
 	r       *bufio.Reader
 	pending []byte // the beginning of a line whose end is not there yet
+	rest    []byte // of the last whole line, what has not been told
 	line    int
 	tooLong bool
 }
@@ -36,21 +39,35 @@ func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 6
 
 // Next returns the next event. Lines of other kinds are passed over.
 //
-// A *LineError is about one line, and the next call goes on behind it: several processes write to one log, and their lines can
-// run into each other. Any other error is the underlying reader's. At io.EOF a last line without its newline is kept, so that Next may
-// be called again when the log has grown.
+// Samba writes an event and the newline after it one after the other, and several processes write to one log: two events, or an event
+// and other text, can stand in one line (seen with 4.25). They are told one by one. Long events can run into each other; that is a
+// *LineError, which is about one line, and the next call goes on behind it. Any other error is the underlying reader's. At io.EOF a last
+// line without its newline is kept, so that Next may be called again when the log has grown.
 func (r *Reader) Next() (Event, error) {
 	for {
-		line, err := r.readLine()
-		if errors.Is(err, errLineTooLong) {
-			return Event{}, &LineError{r.line, err}
-		} else if err != nil {
-			return Event{}, err
+		if len(r.rest) == 0 {
+			line, err := r.readLine()
+			if errors.Is(err, errLineTooLong) {
+				return Event{}, &LineError{r.line, err}
+			} else if err != nil {
+				return Event{}, err
+			}
+			r.rest = line
 		}
-		e, err := Parse(line)
-		if errors.Is(err, ErrNoEvent) {
+		r.rest = bytes.TrimSpace(r.rest)
+		if !bytes.HasPrefix(r.rest, []byte("{")) {
+			r.rest = nil
 			continue
-		} else if err != nil {
+		}
+		var object json.RawMessage
+		objects := json.NewDecoder(bytes.NewReader(r.rest))
+		if err := objects.Decode(&object); err != nil {
+			r.rest = nil
+			return Event{}, &LineError{r.line, fmt.Errorf("decoding audit event: %w", err)}
+		}
+		r.rest = r.rest[objects.InputOffset():]
+		e, err := Parse(object)
+		if err != nil {
 			return Event{}, &LineError{r.line, err}
 		}
 		return e, nil

@@ -7,8 +7,8 @@ import (
 )
 
 // Cursor says how far one DC's changes have arrived: all that the database
-// InvocationID originated up to and including its USN ([MS-DRSR] 5.166,
-// UPTODATE_VECTOR: UPTODATE_CURSOR_V1 and V2).
+// InvocationID originated up to and including its USN ([MS-DRSR] 5.202 and
+// 5.203, UPTODATE_CURSOR_V1 and V2).
 type Cursor struct {
 	InvocationID GUID
 	USN          uint64
@@ -26,8 +26,8 @@ var (
 )
 
 // ParseReplUpToDateVector decodes a value of the attribute replUpToDateVector,
-// which a DC keeps at the head of each naming context, in the stored order:
-// replUpToDateVectorBlob of Samba's librpc/idl/drsblobs.idl, little-endian:
+// which a DC keeps at the head of each naming context ([MS-DRSR] 5.166), in the
+// stored order: replUpToDateVectorBlob of Samba's librpc/idl/drsblobs.idl, little-endian:
 //
 //	 0  version (1 or 2)   4  reserved   8  count  12  reserved
 //	16  count times 24 bytes, or 32 in version 2:

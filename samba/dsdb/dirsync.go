@@ -15,7 +15,7 @@ type DirSyncCookie struct {
 
 	// HighObjUpdate is the USN up to which objects have been told while pages of
 	// one round are still to come; HighPropUpdate that of the last whole round
-	// ([MS-DRSR] 5.210, USN_VECTOR). Samba writes the same into both and goes on
+	// ([MS-DRSR], USN_VECTOR). Samba writes the same into both and goes on
 	// from the larger.
 	HighObjUpdate, HighPropUpdate uint64
 

@@ -73,7 +73,7 @@ type goldenCursor struct {
 func eachGolden(t *testing.T, test func(*testing.T, golden)) {
 	files, err := filepath.Glob("testdata/samba-*/directory.json")
 	if err != nil || len(files) < 2 {
-		t.Fatalf("%d golden files, %v; want those of five versions", len(files), err)
+		t.Fatalf("%d golden files, %v", len(files), err)
 	}
 	for _, name := range files {
 		t.Run(filepath.Base(filepath.Dir(name)), func(t *testing.T) {
@@ -267,10 +267,15 @@ func TestGoldenHashOnly(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := name == "hashonly" || name == "bypassed" || name == "bare" || name == "smartcard" && strings.HasPrefix(g.Samba, "4.13.")
+			want := name == "hashonly" || name == "bypassed" || name == "bare" || name == "smartcard" && withoutKeys(g.Samba)
 			if got := m.HashOnly(s); got != want {
 				t.Errorf("%s: %v", name, got)
 			}
 		}
 	})
+}
+
+// withoutKeys tells the versions in which a smartcard's account gets no keys.
+func withoutKeys(samba string) bool {
+	return strings.HasPrefix(samba, "4.13.") || strings.HasPrefix(samba, "4.17.")
 }

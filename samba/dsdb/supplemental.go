@@ -24,20 +24,20 @@ func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "[secret]") }
 func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
 
 // SupplementalCredentials is a decoded value of the attribute
-// supplementalCredentials ([MS-SAMR] 2.2.10, USER_PROPERTIES): what is derived
+// supplementalCredentials ([MS-SAMR] 2.2.10.1, USER_PROPERTIES): what is derived
 // from a password, beside its NT hash, at the time of its change. What the value
 // does not hold is nil.
 //
-// Each field but the last two is the package "Primary:" of its name. That one is
-// there does not prove that it is of the current password: a DC that does not
-// know a package may keep it from an earlier one. Compare UserPassword.Current;
-// of SambaGPG, Samba takes it as current only where it is the last package.
+// Each field but the last two is the package "Primary:" of its name. A DC that
+// does not know a package may keep it from an earlier password: compare
+// UserPassword.Current. SambaGPG is here only where it is the last package, as
+// Samba writes it, and among Other where something else came after it.
 type SupplementalCredentials struct {
 	Kerberos        *Kerberos          // keys of the old types (DES)
 	NewerKeys       *KerberosNewerKeys // "Kerberos-Newer-Keys": AES; only from domain functional level 2008
 	WDigest         []Secret           // 29 MD5 hashes of 16 bytes, in the order of [MS-SAMR] 3.1.1.8.11.3.1
 	Cleartext       Secret             // the password itself, UTF-16LE, where reversible encryption is on
-	NTLMStrongNTOWF Secret             // written by Windows, of undocumented content
+	NTLMStrongNTOWF Secret             // written by Windows: a key that has nothing to do with the password
 	UserPassword    *UserPassword      // Samba's `password hash userPassword schemes`
 	SambaGPG        Secret             // OpenPGP message, armored, of the password in UTF-16LE; Samba's `password hash gpg key ids`
 
@@ -170,7 +170,8 @@ func parseSupplemental(b []byte) (s SupplementalCredentials, err error) {
 		return s, nil
 	}
 	seen := map[string]bool{}
-	for range r.uint16() {
+	count := r.uint16()
+	for i := range count {
 		nameBytes, dataBytes := int(r.uint16()), int(r.uint16())
 		r.uint16()
 		rawName, digits := r.take(nameBytes), r.take(dataBytes)
@@ -189,7 +190,7 @@ func parseSupplemental(b []byte) (s SupplementalCredentials, err error) {
 		if _, err := hex.Decode(data, digits); err != nil { // whose text would show a digit of the secret
 			return s, fmt.Errorf("%q: %w", name, errSupplementalHex)
 		}
-		if err := s.set(name, data); err != nil {
+		if err := s.set(name, data, i == count-1); err != nil {
 			return s, fmt.Errorf("%q: %w", name, err)
 		}
 	}
@@ -199,7 +200,11 @@ func parseSupplemental(b []byte) (s SupplementalCredentials, err error) {
 	return s, nil
 }
 
-func (s *SupplementalCredentials) set(name string, data []byte) (err error) {
+func (s *SupplementalCredentials) set(name string, data []byte, last bool) (err error) {
+	if name == "Primary:SambaGPG" && last {
+		s.SambaGPG = data
+		return nil
+	}
 	switch name {
 	case "Packages":
 		s.Packages, err = parsePackages(data)
@@ -215,8 +220,6 @@ func (s *SupplementalCredentials) set(name string, data []byte) (err error) {
 		s.NTLMStrongNTOWF = data
 	case "Primary:userPassword":
 		s.UserPassword, err = parseUserPassword(data)
-	case "Primary:SambaGPG":
-		s.SambaGPG = data
 	default:
 		if s.Other == nil {
 			s.Other = map[string]Secret{}

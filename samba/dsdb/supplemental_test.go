@@ -117,6 +117,10 @@ func TestSupplementalCredentialsWithoutPackages(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
+	stale, err := ParseSupplementalCredentials(credentials(pkg("Primary:SambaGPG", []byte("old")), pkg("Packages", toUTF16("Kerberos"))))
+	if err != nil || stale.SambaGPG != nil || string(stale.Other["Primary:SambaGPG"]) != "old" {
+		t.Errorf("an older password's OpenPGP message: %v, %v", stale.Other, err)
+	}
 	twice, err := ParseSupplementalCredentials(credentials(pkg("Primary:CLEARTEXT", toUTF16("1")), pkg("Primary:CLEARTEXT", toUTF16("2"))))
 	if err != nil || !bytes.Equal(twice.Cleartext, toUTF16("1")) {
 		t.Errorf("twice the same package: %v, want the first", err)
