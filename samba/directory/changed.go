@@ -63,8 +63,8 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 
 // lookUp is Changed by looking USNs up, one by one: the index of Samba's usual
 // database (TDB) answers equality only, so that "uSNChanged>=" looks at every
-// object of the domain ([MS-ADTS] leaves it to the server). It reports false if
-// it gave up because there were too many.
+// object of the domain. It reports false if it gave up because there were too
+// many. highest is what the DC had given out when it began.
 //
 // An account that changes while this goes on moves to a higher USN. It is not
 // missed, because the USNs are looked up in ascending order, until the DC has

@@ -1,6 +1,7 @@
 // Package directory asks a Samba domain controller about accounts and their
 // passwords: what it stores for one account, what changed since a USN, whether
-// an LDAP filter matches, and which password settings hold.
+// an LDAP filter matches, which password settings hold, which other DCs there
+// are, and how far it has heard of their changes.
 //
 // Only the privileged LDAPI socket shows everything. There an unbound
 // connection is SYSTEM and reads password hashes; the file system is what

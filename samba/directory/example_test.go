@@ -53,6 +53,47 @@ func ExampleDC_Changed() {
 	fmt.Println("next time from", next)
 }
 
+// One round of following whatever the domain holds, here the members of its groups.
+func ExampleDC_DirSync() {
+	var (
+		ctx    = context.Background()
+		dc     *directory.DC // from Dial
+		cookie []byte        // what the last round returned; nil before the first
+	)
+	next, err := dc.DirSync(ctx, cookie, []string{"member"}, func(e directory.DirSyncEntry) error {
+		for _, member := range e.Attributes["member"] {
+			fmt.Printf("%s has %s\n", e.DN, member)
+		}
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err) // and another time with the same cookie
+	}
+	cookie = next
+	fmt.Println("next time with", len(cookie), "bytes")
+}
+
+// Has this DC heard of everything that DC2 has done?
+func ExampleDC_Neighbours() {
+	ctx := context.Background()
+	var dc *directory.DC // from Dial
+	controllers, err := dc.Controllers(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	neighbours, err := dc.Neighbours(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, c := range controllers {
+		for _, n := range neighbours {
+			if c.Name == "DC2" && n.InvocationID == c.InvocationID {
+				fmt.Printf("up to its USN %d, as of %v\n", n.USN, n.Heard)
+			}
+		}
+	}
+}
+
 func ExampleValidateFilter() {
 	fmt.Println(directory.ValidateFilter("(&(mail=*)(!(adminCount=1)))"))
 	// Output: <nil>
