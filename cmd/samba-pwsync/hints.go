@@ -15,12 +15,13 @@ import (
 )
 
 var (
-	errNoTarget  = errors.New("no target is configured: add a [target.NAME] section to the configuration")
-	errNotAsInit = errors.New("it belongs to somebody else")
-	errNoHashes  = errors.New("no new password can be proven: Samba stores no NT hashes (nt hash store in smb.conf)")
-	errNoProof   = errors.New("no new password can be proven: Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008)")
-	errReadOnly  = errors.New("this is a read-only domain controller: passwords change on the writable ones, where the hook and the agent belong")
-	errStrangers = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
+	errNoTarget    = errors.New("no target is configured: add a [target.NAME] section to the configuration")
+	errNotAsInit   = errors.New("it belongs to somebody else")
+	errNoHashes    = errors.New("no new password can be proven: Samba stores no NT hashes (nt hash store in smb.conf)")
+	errNoProof     = errors.New("no new password can be proven: Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008)")
+	errReadOnly    = errors.New("this is a read-only domain controller: passwords change on the writable ones, where the hook and the agent belong")
+	errStrangers   = errors.New("the keys do not belong together: what is sealed to the one cannot be opened with the other")
+	errNoForwarder = errors.New("the forwarder is not running, and only it knows what it has delivered")
 )
 
 // untrusted is how package cloud says that TLS failed: of the error below it keeps no more, whose text quotes the server.
@@ -51,6 +52,8 @@ func hints(err error) []string {
 			"where init gave the forwarder a user of its own, each role runs as its own service: systemctl start samba-pwsync-agent samba-pwsync-forwarder",
 			"to run both as root again: samba-pwsync init --user root",
 		}
+	case errors.Is(err, errNoForwarder):
+		return []string{"see what runs: samba-pwsync status"}
 	case errors.Is(err, errNotAsInit):
 		return []string{"stop the services and give it back: samba-pwsync init"}
 	case errors.Is(err, errNoHashes):

@@ -159,7 +159,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ErrWriter:       stderr,
 		Flags:           []cli.Flag{configFlag()},
 		Commands: []*cli.Command{
-			initCommand(), serveCommand(), checkCommand(), statusCommand(), policyCommand(), versionCommand(),
+			initCommand(), serveCommand(), checkCommand(), statusCommand(), driftCommand(), policyCommand(), versionCommand(),
 		},
 		// Exit codes are made in run, and nowhere else.
 		ExitErrHandler: func(*cli.Context, error) {},

@@ -36,6 +36,7 @@ var nobody = account{65534, 65534}
 //	gives CODE [as-nobody] COMMAND ARG...   runs it, and wants that exit code
 //	rights MODE OWNER FILE...               wants the mode as in ls -l; OWNER is self, nobody, or shared (self, group of nobody)
 //	answers SOCKET...                       waits until a role answers there
+//	taken FILE                              waits until a role has taken the file away
 //	touched FILE, untouched FILE            notes when the file changed; wants it not to have changed since
 //
 // In files that end in .toml, $WORK stands for the folder of the script, $TARGETS for two targets in the cloud sandbox, and
@@ -62,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"gives":     gives,
 			"rights":    rights,
 			"answers":   answers,
+			"taken":     taken,
 			"touched":   func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(args[0], changed(ts, args[0])) },
 			"untouched": untouched,
 		},
@@ -185,6 +187,16 @@ func answers(ts *testscript.TestScript, _ bool, args []string) {
 	for _, socket := range args {
 		ts.Check(untilAnswers(ts.MkAbs(socket)))
 	}
+}
+
+func taken(ts *testscript.TestScript, _ bool, args []string) {
+	for range 1000 {
+		if _, err := os.Stat(ts.MkAbs(args[0])); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("%s is still there", args[0])
 }
 
 // untilAnswers waits until a role answers at its socket.

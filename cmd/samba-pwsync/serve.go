@@ -70,7 +70,8 @@ type part struct {
 	socket string // where it answers questions
 	run    func(context.Context) error
 	status func() any
-	open   []io.Closer // closed in reverse order, after run has returned
+	drift  func() (any, error) // the forwarder's
+	open   []io.Closer         // closed in reverse order, after run has returned
 }
 
 func (p *part) close() (err error) {
@@ -217,15 +218,17 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		return err
 	}
 	p.socket, p.run, p.status = paths.ForwarderSocket, f.Run, func() any { return f.Status() }
+	p.drift = func() (any, error) { return f.Drift() }
 	return nil
 }
 
-// answer serves a part's status until ctx ends. A socket that cannot be served is reported, and does not stop deliveries.
+// answer serves a part's answers until ctx ends. A socket that cannot be served is reported, and does not stop deliveries.
 func answer(ctx context.Context, p *part, log *event.Log) {
-	err := control.Serve(ctx, p.socket, map[string]func() (any, error){
-		"/status": func() (any, error) { return p.status(), nil },
-	})
-	if err != nil {
+	answers := map[string]func() (any, error){"/status": func() (any, error) { return p.status(), nil }}
+	if p.drift != nil {
+		answers["/drift"] = p.drift
+	}
+	if err := control.Serve(ctx, p.socket, answers); err != nil {
 		log.ControlTrouble(err)
 	}
 }

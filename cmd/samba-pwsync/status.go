@@ -29,8 +29,8 @@ func statusCommand() *cli.Command {
 		Name:  "status",
 		Usage: "tell how the agent, the forwarder and the targets are",
 		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
-			"attention (not running, directory down, a target denied or down, items parked, passwords expired undelivered, the watch " +
-			"stale, files set aside).",
+			"attention (not running, directory down, a target denied or down, items parked, passwords expired undelivered, passwords missing at a target " +
+			"unless they were changed before samba-pwsync was installed (see drift), the watch stale, files set aside).",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
@@ -62,7 +62,7 @@ func runStatus(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		err = r.printJSON(c.App.Writer)
+		err = printJSON(c.App.Writer, r)
 	} else {
 		err = r.print(c.App.Writer)
 	}
@@ -167,6 +167,11 @@ func (r *report) judge() {
 				attention("peer %s has not been heard since %s: what is delivered here stays sealed in the queue until it is", p.Name, clock(p.Heard))
 			}
 		}
+		for _, known := range reasons {
+			if n := r.Forwarder.Drift[known.reason]; n > 0 && known.alarm {
+				attention("%d passwords are missing at a target (%s: %s): samba-pwsync drift lists them", n, known.reason, known.why)
+			}
+		}
 		if !r.Forwarder.Watch.Fresh && waiting > 0 {
 			attention("the watch is stale: %d changes that waited are held back until an agent says that they are still current", waiting)
 		}
@@ -191,6 +196,9 @@ func (r *report) print(out io.Writer) error {
 		row("agent", "running")
 		row("directory", "%s", up)
 		row("captures", "%d waiting, %d proven, %d never committed, %d unwanted", a.Captures.Pending, a.Captures.Proven, a.Captures.Never, a.Captures.Unwanted)
+		if n := a.Followup.Undecided; n > 0 {
+			row("followup", "%d accounts still to be looked at for samba-pwsync drift", n)
+		}
 	}
 	if f := r.Forwarder; f == nil {
 		row("forwarder", "not running")
@@ -226,6 +234,11 @@ func (r *report) print(out io.Writer) error {
 		for _, p := range f.Parked {
 			row("parked", "%s at %s (%s) since %s: %s", p.Account, p.Target, p.User, clock(p.Since), p.Reason)
 		}
+		for _, known := range reasons {
+			if n := f.Drift[known.reason]; n > 0 {
+				row("drift", "%d %s: %s", n, known.reason, known.why)
+			}
+		}
 	}
 	for _, text := range r.Attention {
 		row("ATTENTION", "%s", text)
@@ -235,10 +248,10 @@ func (r *report) print(out io.Writer) error {
 
 // printJSON escapes what printable takes away, so that scripts get it and a terminal does not. (encoding/json escapes only the
 // control characters below U+0020.)
-func (r *report) printJSON(out io.Writer) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+func printJSON(out io.Writer, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		return fmt.Errorf("encoding status: %w", err)
+		return fmt.Errorf("encoding the answer: %w", err)
 	}
 	var b strings.Builder
 	for _, c := range string(text) {

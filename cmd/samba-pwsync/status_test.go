@@ -150,7 +150,7 @@ func TestJSONMovesNoCursor(t *testing.T) {
 	const name = "liz\x1b[2J\u009b2J\u202e\U000e0001\nü"
 	r.Forwarder.Parked = []deliver.ParkedStatus{{Account: name}}
 	var b bytes.Buffer
-	if err := r.printJSON(&b); err != nil {
+	if err := printJSON(&b, r); err != nil {
 		t.Fatal(err)
 	}
 	if strings.ContainsAny(b.String(), "\x1b\u009b\u202e\U000e0001") {
@@ -219,7 +219,7 @@ func TestJSON(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"":                    "agent attention captures damaged forwarder version",
-		"agent":               "captures directory watch",
+		"agent":               "captures directory followup watch",
 		"agent.directory":     "dc error nt_hash since up",
 		"agent.captures":      "damaged never oldest pending proven unprovable unwanted",
 		"agent.watch":         "invocation_id mark usn",

@@ -38,8 +38,8 @@ type Drift struct {
 
 // DriftReport is the answer to `samba-pwsync drift`.
 type DriftReport struct {
-	Drift []Drift   `json:"drift"` // by account and target
-	AsOf  time.Time `json:"as_of"` // until when the directory has been seen; zero: not since the start
+	Drift []Drift   `json:"drift"`          // by account and target
+	AsOf  time.Time `json:"as_of,omitzero"` // until when the directory has been seen; zero: not since the start
 }
 
 // Drift lists all drift of this moment, a peer's too. It may be called at any time.

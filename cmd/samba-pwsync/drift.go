@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/control"
+	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+func driftCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "drift",
+		Usage: "list the accounts whose password a target lacks, and why",
+		Description: "Asks the running serve which accounts a target wants whose password in the directory it does not have. What was not captured is " +
+			"delivered after the account's next change; until then it is listed. What other domain controllers deliver, those that " +
+			"[directory] peers names, is listed with --all only. A change is looked at when confirm_timeout is over, and every account once " +
+			"a day, because a group's new member does not change itself. Exit code 0: nothing is listed, 1: could not be told, 2: the " +
+			"configuration is wrong, 3: something is listed. --json prints an object: drift, a list of objects with account, guid, " +
+			"user_principal_name, target, user (the account there), reason, detail, stamp (version, time, invocation_id, usn), seen and dc " +
+			"(where it was changed); undecided, how many accounts the agent has still to look at, null if it does not run; as_of, until " +
+			"when the directory has been seen, not there if that is not known. The reasons: " + strings.Join(reasonNames(), ", ") + ".",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
+			&cli.BoolFlag{Name: "all", Usage: "list also what other domain controllers deliver"},
+		},
+		Before: noArguments,
+		Action: runDrift,
+	}
+}
+
+// reasons explains each reason, in the order of the manual.
+var reasons = []struct {
+	reason change.Reason
+	alarm  bool // status demands attention, and does not do so for another reason already
+	why    string
+	cure   string // what to do about it; empty: nothing but the next change
+}{
+	{change.BeforeInstallation, false, "changed before samba-pwsync was installed", ""},
+	{change.AtOtherDC, true, "changed at a domain controller without samba-pwsync", "install it there, and name it in [directory] peers"},
+	{change.AtPeer, false, "changed at a domain controller that delivers by itself", "ask there: samba-pwsync drift"},
+	{change.HashOnly, true, "only a hash was set, so nobody knows the password", ""},
+	{change.ComplexityOff, true, "not shown to the hook, because complexity is off", "switch complexity on in that policy"},
+	{change.Unprovable, true, "the directory stores nothing to prove it by", "see samba-pwsync check --connect"},
+	{change.NotCaptured, true, "not captured by the hook", "see samba-pwsync check, and the hook's errors in the system's log"},
+	{change.WantedSince, true, "the target did not want the account at that time", ""},
+	{change.Lost, true, "captured, and lost on its way", "see the log of the forwarder, and what was set aside"},
+	{deliver.Waiting, false, "waits to be sent", ""},
+	{deliver.TargetDenied, false, "waits, because the target denies access", "see samba-pwsync status"},
+	{deliver.TargetDown, false, "waits, because the target is down", "see samba-pwsync status"},
+	{change.Reason(target.NoUser), false, "the target knows no such user", "create the user there, or correct the account's attribute"},
+	{change.Reason(target.Rejected), false, "the target refused the password", "change it to one that the target takes"},
+	{change.Reason(ledger.Expired), false, "waited longer than secret_ttl, and was shredded", ""},
+	{change.Reason(ledger.NameTaken), true, "another account has the name at the target", "give one of them another name"},
+}
+
+func reasonNames() (names []string) {
+	for _, r := range reasons {
+		names = append(names, string(r.reason))
+	}
+	return names
+}
+
+// explain says a reason in words, with what to do about it.
+func explain(reason change.Reason, detail string) string {
+	for _, r := range reasons {
+		if r.reason != reason {
+			continue
+		}
+		text := r.why
+		if detail != "" {
+			text += " (" + detail + ")"
+		}
+		if r.cure != "" {
+			text += "; " + r.cure
+		}
+		return text
+	}
+	return string(reason) // of another version's forwarder
+}
+
+// driftReport is what `drift --json` prints; scripts rely on its names.
+type driftReport struct {
+	deliver.DriftReport
+	Undecided *int `json:"undecided"`
+}
+
+func runDrift(c *cli.Context) error {
+	cfg, err := config.Load(configPath(c))
+	if err != nil {
+		return err
+	}
+	r, err := newDriftReport(c.Context, cfg.Paths())
+	if err != nil {
+		return err
+	}
+	if !c.Bool("all") {
+		r.leaveOutPeers()
+	}
+	if c.Bool("json") {
+		err = printJSON(c.App.Writer, r)
+	} else {
+		err = r.print(c.App.Writer)
+	}
+	if err == nil && len(r.Drift) > 0 {
+		return &codedError{code: exitAttention}
+	}
+	return err
+}
+
+func newDriftReport(ctx context.Context, paths config.Paths) (*driftReport, error) {
+	r := &driftReport{}
+	switch err := control.Get(ctx, paths.ForwarderSocket, "/drift", &r.DriftReport); {
+	case errors.Is(err, control.ErrNotRunning):
+		return nil, errNoForwarder
+	case err != nil:
+		return nil, err
+	}
+	var a agent.Status
+	switch err := control.Get(ctx, paths.AgentSocket, "/status", &a); {
+	case err == nil:
+		r.Undecided = &a.Followup.Undecided
+	case !errors.Is(err, control.ErrNotRunning):
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *driftReport) leaveOutPeers() {
+	ours := []deliver.Drift{}
+	for _, d := range r.Drift {
+		if d.Reason != change.AtPeer {
+			ours = append(ours, d)
+		}
+	}
+	r.Drift = ours
+}
+
+func (r *driftReport) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) {
+		for i := range cells {
+			cells[i] = printable(cells[i])
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	if len(r.Drift) > 0 {
+		row("ACCOUNT", "TARGET", "USER", "CHANGED", "WHY")
+	}
+	for _, d := range r.Drift {
+		row(d.Account, d.Target, d.User, clock(d.Stamp.Time), explain(d.Reason, d.Detail))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	say := func(format string, args ...any) { fmt.Fprintln(out, printable(fmt.Sprintf(format, args...))) }
+	if len(r.Drift) == 0 {
+		say("Nothing is known to be missing at any target.")
+	} else {
+		say("What was not captured is delivered after the account's next change.")
+	}
+	if r.AsOf.IsZero() {
+		say("No agent has told of the directory since the forwarder started.")
+	} else {
+		say("The directory has been seen until %s.", clock(r.AsOf))
+	}
+	switch n := r.Undecided; {
+	case n == nil:
+		say("The agent is not running: what has changed since is not among these.")
+	case *n > 0:
+		say("The agent has still to look at %d accounts.", *n)
+	}
+	return nil
+}
