@@ -5,7 +5,7 @@
 //
 //	log level = 1 dsdb_password_json_audit:5 dsdb_json_audit:5 dsdb_transaction_json_audit:10 auth_json_audit:3
 //
-// A DC's own processes write to log.samba (with Samba 4.13 behind two blanks), between lines of other kinds, which a Reader passes
+// A DC's own processes write to log.samba (up to Samba 4.22 behind two blanks), between lines of other kinds, which a Reader passes
 // over; local tools such as samba-tool write to their standard error. Parse takes one event, a Reader a stream that may still grow.
 //
 // That an event says "Success" does not mean that the change stands: it is written inside the transaction. The Transaction event with
@@ -53,7 +53,7 @@ type Event struct {
 }
 
 // Version is that of an event type's fields. Samba 4.13 writes 1.1 for PasswordChange and 1.2 for Authentication, 4.25 writes 1.2 and
-// 1.3; the others are 1.0 in both.
+// 1.3; the others are 1.0 from one to the other.
 type Version struct {
 	Major int `json:"major"`
 	Minor int `json:"minor"`

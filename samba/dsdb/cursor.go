@@ -15,7 +15,7 @@ type Cursor struct {
 
 	// LastSync is when the database itself was last heard, directly or not; zero
 	// in version 1. Samba writes the beginning of 1970 for the DC that it pulls
-	// from (seen with 4.17 and 4.25): RepsFrom has the time of that.
+	// from (seen from 4.13 to 4.25): RepsFrom has the time of that.
 	LastSync time.Time
 }
 
