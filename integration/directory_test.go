@@ -41,7 +41,7 @@ func testDirectory(t *testing.T) {
 	}
 	administer(t, overLDAP("ldbadd"), users)
 	var writes strings.Builder
-	for n := range 1000 {
+	for n := range 400 {
 		writes.WriteString(ldifDescription(fmt.Sprintf("busy%d-for-test", n*7%20), fmt.Sprint(n)))
 	}
 	busy := make(chan struct{})
