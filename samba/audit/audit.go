@@ -5,7 +5,7 @@
 //
 //	log level = 1 dsdb_password_json_audit:5 dsdb_json_audit:5 dsdb_transaction_json_audit:10 auth_json_audit:3
 //
-// A DC's own processes write to log.samba (up to Samba 4.22 behind two blanks), between lines of other kinds, which a Reader passes
+// A DC's own processes write to log.samba (up to Samba 4.24 behind two blanks), between lines of other kinds, which a Reader passes
 // over; local tools such as samba-tool write to their standard error. Parse takes one event, a Reader a stream that may still grow.
 //
 // That an event says "Success" does not mean that the change stands: it is written inside the transaction. The Transaction event with

@@ -156,7 +156,7 @@ func (m MetaData) Password() (Stamp, bool) {
 // update_final_msg in password_hash.c.)
 //
 // An account that is made to log on with a smartcard gets a random password; in
-// 4.13 and 4.17 it counts as well, since it gets no keys.
+// 4.13 and 4.17 (not from 4.22 on) it counts as well, since it gets no keys.
 func (m MetaData) HashOnly(s SupplementalCredentials) bool {
 	if s.NewerKeys == nil && s.Kerberos == nil {
 		return true
