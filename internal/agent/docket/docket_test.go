@@ -240,3 +240,29 @@ func TestKeysAreMadeOfFewAtATime(t *testing.T) {
 		t.Errorf("%d are left", len(d.files))
 	}
 }
+
+// However many captures without a name there are, an account's change has but so many keys made.
+func TestOrphansByKeyAreBounded(t *testing.T) {
+	d, began := New(time.Hour), time.Now()
+	for range orphansByKey + 10 {
+		d.orphan(&entry{Pending: pending(t, "", box.EncodePassword([]byte("x")))})
+	}
+	s, account, asked := &Subject{GUID: dsdb.GUID{1}, newest: time.Now(), place: -1}, keyed(began), 0
+	for again := true; again; again = s.again {
+		s.again = false
+		if !d.NeedsKeys(s) {
+			t.Fatal("the search does not ask for keys")
+		}
+		for range keysATurn + 1 {
+			for _, f := range d.Judge(s, account, proof.Of(account), nil, time.Now()) {
+				asked++
+				if err := f.Evidence.Derive(key(), prooftest.Capture(t, key().Public(), f.Header, box.EncodePassword([]byte("x"))), proof.Of(account)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if asked != orphansByKey {
+		t.Errorf("%d keys were made, want %d", asked, orphansByKey)
+	}
+}
