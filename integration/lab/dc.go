@@ -13,6 +13,8 @@ import (
 const (
 	// Realm is the domain's Kerberos realm; the DNS name is the same in lower case.
 	Realm = "SAMDOM.EXAMPLE.COM"
+	// Domain is the domain's short name.
+	Domain = "SAMDOM"
 	// BaseDN is the domain's.
 	BaseDN = "DC=samdom,DC=example,DC=com"
 	// MailDomain is what the users' mail addresses end in.

@@ -20,7 +20,7 @@ func (h Held) Is(password string) bool { return h.Hash == dsdb.NTHash(utf16le(pa
 
 // Held returns what the DC holds for the user accounts that an LDAP filter names, by sAMAccountName.
 func (dc *DC) Held(ctx context.Context, filter string) (map[string]Held, error) {
-	out, err := dc.Exec(ctx, "", "ldbsearch", "-d", "0", "-H", "ldapi://"+strings.ReplaceAll(LDAPI, "/", "%2F"), "-b", BaseDN,
+	out, err := dc.Exec(ctx, "", "ldbsearch", "-d", "0", "-H", ldapiURL, "-b", BaseDN,
 		"(&(objectClass=user)"+filter+")", "sAMAccountName", "unicodePwd", "replPropertyMetaData")
 	if err != nil {
 		return nil, fmt.Errorf("reading passwords from %s: %w", dc.Host, err)

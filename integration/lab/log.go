@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -24,14 +26,33 @@ func (dc *DC) Events(ctx context.Context) ([]Event, error) {
 	}
 	var events []Event
 	for line := range strings.Lines(text) {
-		fields := parseFields(line)
-		at, err := time.Parse(time.RFC3339Nano, fields["time"])
-		if err != nil || fields["event"] == "" {
-			continue
+		if e, ok := parseEvent(line); ok {
+			events = append(events, e)
 		}
-		events = append(events, Event{Name: fields["event"], Time: at, Fields: fields})
 	}
 	return events, nil
+}
+
+func parseEvent(line string) (Event, bool) {
+	fields := parseFields(line)
+	at, err := time.Parse(time.RFC3339Nano, fields["time"])
+	return Event{Name: fields["event"], Time: at, Fields: fields}, err == nil && fields["event"] != ""
+}
+
+// Follow hands over everything that serve has logged and will log, until ctx ends: cheaper than Events for those who ask often.
+func (dc *DC) Follow(ctx context.Context, take func(Event)) error {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(dc.Stream(ctx, w, "tail", "-n", "+1", "-F", ServeLog)) }()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if e, ok := parseEvent(lines.Text()); ok {
+			take(e)
+		}
+	}
+	if err := lines.Err(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("following serve's log: %w", err)
+	}
+	return nil
 }
 
 // Eventually waits for an event that matches, and returns the first one.

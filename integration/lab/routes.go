@@ -93,11 +93,15 @@ func (dc *DC) LDAPSChange(_ context.Context, user, old, password string) error {
 	})
 }
 
-// SetAttribute replaces an attribute of a user, as an administrator.
-func (dc *DC) SetAttribute(_ context.Context, user, attribute, value string) error {
+// SetAttribute replaces the values of an attribute of a user, as an administrator; none removes it.
+func (dc *DC) SetAttribute(_ context.Context, user, attribute string, values ...string) error {
 	return dc.ldaps("Administrator", dc.administrator, func(conn *ldap.Conn) error {
 		change := ldap.NewModifyRequest(userDN(user), nil)
-		change.Replace(attribute, []string{value})
+		if len(values) == 0 {
+			change.Delete(attribute, nil)
+		} else {
+			change.Replace(attribute, values)
+		}
 		return conn.Modify(change)
 	})
 }
