@@ -1,18 +1,33 @@
 #!/bin/bash
-# Usage: build.sh [SUITE]
-# Builds the two images of the lab from bin/: samba-pwsync/dc:SUITE-CHECKOUT, a Samba AD DC on Debian SUITE (default bookworm; bullseye,
+# Usage: build.sh [SUITE]...
+# Builds the images of the lab from bin/: samba-pwsync/dc:SUITE-CHECKOUT, a Samba AD DC on Debian SUITE (default bookworm; bullseye,
 # trixie, trixie-backports and forky are known to work) with samba-pwsync installed by `make install`, and samba-pwsync/sandbox:CHECKOUT.
+# Several suites are built side by side.
 # A change of the code redoes only the last layer of each. CHECKOUT stands for the folder of this checkout (as in integration/lab),
 # so that two of them do not use each other's.
 set -euo pipefail
 
-suite=${1:-bookworm}
+[ $# -gt 0 ] || set -- bookworm
+suites=$(printf '%s\n' "$@" | sort -u)
 here=$(dirname "$(realpath "$0")")
 top=$(realpath "$here/../..")
 
 checkout=$(printf %s "$top" | sha256sum | cut -c1-8)
 "$top/integration/docker.sh"
-"$here/base.sh" "$suite"
+
+# Runs a command for each word of a list, side by side but for the first, which may have to install what all of them need.
+each() {
+	local list=$1 word pids= status=0
+	shift
+	for word in $list; do
+		if [ -z "$pids" ]; then "$@" "$word" || return 1; pids=none; continue; fi
+		"$@" "$word" &
+		pids="$pids $!"
+	done
+	for word in ${pids#none}; do wait "$word" || status=1; done
+	return $status
+}
+each "$(sed s/-backports// <<<"$suites" | sort -u)" "$here/base.sh"
 
 stage=$(mktemp -d)
 trap 'rm -rf --one-file-system "$stage"' EXIT
@@ -26,16 +41,14 @@ cp -a "$here/dc/rootfs/." "$stage/dc/root/"
 # The packages are a matter of a minute, once; what a build says is shown only then, or when it fails.
 label=org.samba-pwsync.image
 build() {
-	local image=$1
+	local image=$1 log
+	log=$stage/${image//[\/:]/-}.log
 	shift
-	if docker image inspect "$image" >/dev/null 2>&1; then
-		docker build -t "$image" --label "$label" "$@" >"$stage/log" 2>&1 || { cat "$stage/log" >&2; return 1; }
-	else
-		echo "image: building $image" >&2
-		docker build -t "$image" --label "$label" "$@" >&2
-	fi
+	docker image inspect "$image" >/dev/null 2>&1 || echo "image: building $image" >&2
+	docker build -t "$image" --label "$label" "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
-build "samba-pwsync/dc:$suite-$checkout" --build-arg BASE="samba-pwsync/debian:${suite%-backports}" --build-arg SUITE="$suite" "$stage/dc"
+dc() { build "samba-pwsync/dc:$1-$checkout" --build-arg BASE="samba-pwsync/debian:${1%-backports}" --build-arg SUITE="$1" "$stage/dc"; }
 build "samba-pwsync/sandbox:$checkout" "$stage/sandbox"
+each "$suites" dc
 # What the new ones have replaced.
 docker image prune -f --filter "label=$label" >/dev/null
