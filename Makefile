@@ -2,6 +2,7 @@
 # Both want root on a Debian machine with git, make and Go, and install the rest (a C compiler for -race, Docker, debootstrap).
 
 SUITE   ?= bookworm
+SUITES  ?= bullseye bookworm trixie trixie-backports forky
 PREFIX  ?= /usr
 DESTDIR ?=
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -19,11 +20,11 @@ GOBUILD = go build -ldflags "-s -w -X main.version=$(VERSION)"
 LAB     = SAMBA_SUITE=$(SUITE)
 
 # One set of flags for everything but the race tests, because Microsoft's SDK costs 4 GB and minutes for each.
-build lint bench: export CGO_ENABLED = 0
-build lint bench: export GOFLAGS := $(GOFLAGS) -trimpath
+build lint bench compat: export CGO_ENABLED = 0
+build lint bench compat: export GOFLAGS := $(GOFLAGS) -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help build images demo test integration bench bench-scale lint install install-files clean need-go need-cc
+.PHONY: help build images all-images demo test integration compat bench bench-scale lint install install-files clean need-go need-cc
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,14 +39,21 @@ build: need-go ## the binaries, in bin/ (minutes the first time: Microsoft's SDK
 images: build ## the images of the lab: a Samba AD DC (SUITE=bookworm) and the cloud sandbox
 	@integration/image/build.sh $(SUITE)
 
+all-images: build
+	@integration/image/build.sh $(SUITE) $(SUITES)
+
 demo: images ## a password's way from a real DC to both clouds, and those that must not be sent
 	@$(LAB) go run ./integration/demo
 
-test: lint images need-cc ## everything: vet, staticcheck, unit tests with -race, integration; totals last
+test: lint all-images need-cc ## everything: vet, staticcheck, unit tests with -race, integration; totals last
 	@$(LAB) .ci/tests unit integration
 
-integration: images need-cc ## the integration tests alone
+integration: all-images need-cc ## the integration tests alone
 	@$(LAB) .ci/tests integration
+
+compat: all-images ## every way to change a password on every Samba, into docs/compatibility.md (minutes)
+	PWSYNC_INTEGRATION=required go test ./integration/compat -count 1 -timeout 60m \
+		-columns $$(echo $(SUITES) | tr ' ' ,) -write $(CURDIR)/docs/compatibility.md
 
 bench: need-go ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
