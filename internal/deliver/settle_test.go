@@ -362,6 +362,21 @@ func TestTheWinnerHasTheLastWord(t *testing.T) {
 			d.pass(20 * time.Minute)
 			d.set(func() { d.cut[[2]int{a.n, b.n}] = false })
 		}},
+		"the loser speaks until it hears": {2, func(d *domain, a, b *controller) {
+			d.set(func() { d.sever(true) })
+			b.changes(1)
+			b.changes(1)
+			a.changes(2)
+			d.pass(time.Minute)
+			d.set(func() { d.cut[[2]int{b.n, a.n}] = false })
+			for heard := false; !heard; d.set(func() { heard = b.cursors[a.n] == a.usn }) {
+				d.pass(time.Second)
+			}
+			d.pass(peerLag - 10*time.Second)
+			a.changes(1) // of a lower version
+			d.pass(5 * time.Second)
+			d.set(func() { d.sever(false) })
+		}},
 		"three of them": {3, func(d *domain, a, b *controller) {
 			d.set(func() { a.slow = 3 * time.Second })
 			d.dcs[2].changes(1)
@@ -522,8 +537,12 @@ func TestSettling(t *testing.T) {
 		w.happened("delivered", 1)
 		w.happened("confirmed", 1)
 		w.settled()
+		again := w.change(1, 2, "cloud") // proven twice
+		again.Peers = []change.Peer{peer(base, time.Now())}
+		w.put(again)
 		w.pass(2 * settleFor)
 		asked(t, p, 2)
+		w.settled()
 	})
 	run("heard before the change", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
 		hear(peer(risen, time.Now().Add(-10*time.Second)))
@@ -549,7 +568,7 @@ func TestSettling(t *testing.T) {
 		anew := peer(10, time.Now())
 		anew.InvocationID = dsdb.GUID{3}
 		hear(anew)
-		w.pass(settleFor)
+		w.pass(settleFor + 5*time.Second)
 		asked(t, p, 2)
 	})
 	run("one of two", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
@@ -562,7 +581,7 @@ func TestSettling(t *testing.T) {
 		w.pass(2 * settleFor)
 		asked(t, p, 2)
 		hear(peer(risen, time.Now()), change.Peer{Name: "dc3", InvocationID: dsdb.GUID{4}, USN: 8, Heard: time.Now()})
-		w.pass(settleFor + 2*time.Second)
+		w.pass(settleFor + 5*time.Second)
 		asked(t, p, 3)
 		w.settled()
 	})
@@ -594,12 +613,25 @@ func TestSettling(t *testing.T) {
 	run("gone at the target", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
 		p.fails(target.ErrNoUser)
 		hear(peer(risen, time.Now()))
-		w.pass(settleFor + 2*time.Second)
+		w.pass(settleFor + 5*time.Second)
 		asked(t, p, 2)
 		if s := w.status("cloud"); s.Settling != 0 || s.Parked != 1 {
 			t.Errorf("it counts as %+v", s)
 		}
 		w.settled()
+	})
+	run("it waited for its target so long that its first delivery is the last word", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
+		p.fails(errDown)
+		c := w.change(2, 1, "cloud")
+		c.Peers = []change.Peer{peer(base, time.Now())}
+		w.put(c)
+		hear(peer(risen, time.Now().Add(time.Second)))
+		w.pass(settleFor + 5*time.Second)
+		p.fails(nil)
+		w.pass(maxDelay + time.Minute)
+		w.settled()
+		w.happened("delivered", 2)
+		w.happened("confirmed", 1) // the first account's
 	})
 	run("the target is away", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
 		p.fails(errDown)
