@@ -22,8 +22,10 @@ type place struct {
 }
 
 type modelItem struct {
-	version int
-	parked  bool
+	version  int
+	parked   bool
+	sent     bool // delivered, and not for the last time
+	settling bool
 }
 
 // name and moment are what an account is called with a version of its password, and when that was proven: three accounts share two
@@ -91,13 +93,17 @@ func TestModel(t *testing.T) {
 			"lease":     m.lease,
 			"done": func(t *rapid.T) {
 				m.giveBack(t, m.q.Done, func(p place) {
-					if version := m.items[p].version; version <= m.delivered[p] {
-						t.Fatalf("%v: delivered version %d after %d", p, version, m.delivered[p])
-					}
-					m.delivered[p] = m.items[p].version
+					m.deliver(t, p)
 					delete(m.items, p)
 				})
 			},
+			"settle": func(t *rapid.T) {
+				m.giveBack(t, m.q.Settle, func(p place) {
+					m.deliver(t, p)
+					m.items[p] = modelItem{version: m.items[p].version, sent: true, settling: true}
+				})
+			},
+			"rouse": m.rouse,
 			"retry": func(t *rapid.T) {
 				m.giveBack(t, func(l Lease) error { return m.q.Retry(l, at(7), target.Temporary, "later") }, nil)
 			},
@@ -106,7 +112,9 @@ func TestModel(t *testing.T) {
 			},
 			"park": func(t *rapid.T) {
 				m.giveBack(t, func(l Lease) error { return m.q.Park(l, target.NoUser, "who?") },
-					func(p place) { m.items[p] = modelItem{m.items[p].version, true} })
+					func(p place) {
+						m.items[p] = modelItem{version: m.items[p].version, parked: true, sent: m.items[p].sent}
+					})
 			},
 			"restart": func(t *rapid.T) {
 				if err := m.q.Close(); err != nil {
@@ -118,6 +126,28 @@ func TestModel(t *testing.T) {
 			"": m.check,
 		})
 	})
+}
+
+// deliver holds of the first delivery of an item, and of one once more.
+func (m *model) deliver(t *rapid.T, p place) {
+	i := m.items[p]
+	if i.version < m.delivered[p] || i.version == m.delivered[p] && !i.sent {
+		t.Fatalf("%v: delivered version %d after %d", p, i.version, m.delivered[p])
+	}
+	m.delivered[p] = i.version
+}
+
+func (m *model) rouse(t *rapid.T) {
+	account, want := accounts.Draw(t, "account"), 0
+	for p, i := range m.items {
+		if p.account == account && i.settling {
+			m.items[p] = modelItem{version: i.version, sent: true}
+			want++
+		}
+	}
+	if n, err := m.q.Rouse(func(i Item) bool { return i.Account.GUID == dsdb.GUID{account} }); err != nil || n != want {
+		t.Fatalf("roused %d items instead of %d: %v", n, want, err)
+	}
 }
 
 func (m *model) open(t *rapid.T) {
@@ -191,7 +221,7 @@ func (m *model) lease(t *rapid.T) {
 		for other, l := range m.held {
 			busy = busy || rivals(p, i.version, other, int(l.Stamp.Version))
 		}
-		can = can || p.target == name && !i.parked && !busy
+		can = can || p.target == name && !i.parked && !i.settling && !busy
 	}
 	l, ok := m.q.Lease(name, time.Time{}, forever)
 	if ok != can {
@@ -205,7 +235,7 @@ func (m *model) lease(t *rapid.T) {
 	if _, held := m.held[p]; held {
 		t.Fatalf("%v: leased twice at once", p)
 	}
-	if i := m.items[p]; i.parked || i.version != version {
+	if i := m.items[p]; i.parked || i.settling || i.version != version {
 		t.Fatalf("%v: leased version %d, there is %+v", p, version, i)
 	}
 	for other, l := range m.held {
@@ -254,10 +284,28 @@ func (m *model) check(t *rapid.T) {
 	files := map[string]bool{}
 	for _, i := range items {
 		p := place{i.Target, i.Account.GUID[0]}
-		if want := m.items[p]; want.version != int(i.Stamp.Version) || want.parked != i.Parked || i.Parked != (i.File == "") {
+		if want := m.items[p]; want.version != int(i.Stamp.Version) || want.parked != i.Parked || i.Parked != (i.File == "") ||
+			want.settling != i.Settling || want.sent == i.Delivered.IsZero() {
 			t.Fatalf("%v: %+v, want %+v", p, i, want)
 		}
 		files[i.File] = true
+	}
+	for _, name := range []string{"a", "b"} {
+		var waiting, sent, parked int
+		for p, i := range m.items {
+			switch {
+			case p.target != name:
+			case i.parked:
+				parked++
+			case i.sent:
+				sent++
+			default:
+				waiting++
+			}
+		}
+		if w, d, p := m.q.Count(name); w != waiting || d != sent || p != parked {
+			t.Fatalf("%s: counts %d, %d, %d, want %d, %d, %d", name, w, d, p, waiting, sent, parked)
+		}
 	}
 	for account := range byte(4) {
 		for version := range 13 {

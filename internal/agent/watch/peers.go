@@ -12,14 +12,15 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
-// resolveEvery is how often the peers are looked up by name: a DC that joins is there then, and one that was restored has another invocationId.
+// resolveEvery is how often the peers are looked up by name: a DC may join, and one that was restored has another invocationId.
 const resolveEvery = 30 * time.Second
 
 // peers knows the other DCs that have forwarders of their own, and how far this one has heard them.
 type peers struct {
 	ids      map[string]dsdb.GUID // invocationIds by the name in capitals
 	resolved time.Time
-	heard    []hearing // the oldest first, of each state of things one
+	heard    []hearing // the oldest first, one for each state of things
+	asked    time.Time // by the time of day, last
 }
 
 type hearing struct {
@@ -60,27 +61,24 @@ func (w *Watch) listen(ctx context.Context, dc Directory) ([]change.Peer, error)
 	return now, nil
 }
 
-// note remembers what has been heard, and forgets what no capture that is still waiting for its proof can be older than. Of a peer that the
+// note remembers what has been heard, and forgets what no capture that still waits for its proof can be older than. Of a peer that the
 // DC hears by way of others it has no recent time; there a USN that rises is the sign.
 func (p *peers) note(now []change.Peer, at time.Time, keep time.Duration) {
-	same := false
+	var last []change.Peer
 	if n := len(p.heard); n > 0 {
-		last := p.heard[n-1]
-		same = true
-		for i, before := range last.peers {
-			if before.InvocationID != now[i].InvocationID {
-				same = false
-				continue
-			}
-			heard := before.Heard
-			if now[i].USN != before.USN {
-				same, heard = false, last.noted.Round(0)
-			}
-			if before.USN > 0 && heard.After(now[i].Heard) {
-				now[i].Heard = heard
-			}
+		last = p.heard[n-1].peers
+	}
+	same := last != nil
+	for i, before := range last {
+		heard := before.Heard
+		if now[i].USN != before.USN || now[i].InvocationID != before.InvocationID {
+			same, heard = false, p.asked
+		}
+		if before.USN > 0 && now[i].InvocationID == before.InvocationID && heard.After(now[i].Heard) {
+			now[i].Heard = heard
 		}
 	}
+	p.asked = at.Round(0)
 	if same {
 		p.heard[len(p.heard)-1].peers = now
 		return
