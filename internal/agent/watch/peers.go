@@ -20,12 +20,12 @@ type peers struct {
 	ids      map[string]dsdb.GUID // invocationIds by the name in capitals
 	resolved time.Time
 	heard    []hearing // the oldest first, one for each state of things
-	asked    time.Time // by the time of day, last
+	asked    time.Time // last; by the time of day
 }
 
 type hearing struct {
 	peers []change.Peer
-	noted time.Time // after the DC was asked
+	noted time.Time // when the DC had answered
 }
 
 // listen asks the DC how far it has heard the peers. A password changed later was changed after all that.
@@ -43,6 +43,7 @@ func (w *Watch) listen(ctx context.Context, dc Directory) ([]change.Peer, error)
 			w.peers.ids[strings.ToUpper(c.Name)] = c.InvocationID
 		}
 	}
+	asked := time.Now()
 	neighbours, err := dc.Neighbours(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("asking how far peers have been heard: %w", err)
@@ -57,13 +58,13 @@ func (w *Watch) listen(ctx context.Context, dc Directory) ([]change.Peer, error)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.peers.note(now, time.Now(), w.Lag)
+	w.peers.note(now, asked, time.Now(), w.Lag)
 	return now, nil
 }
 
 // note remembers what has been heard, and forgets what no capture that still waits for its proof can be older than. Of a peer that the
 // DC hears by way of others it has no recent time; there a USN that rises is the sign.
-func (p *peers) note(now []change.Peer, at time.Time, keep time.Duration) {
+func (p *peers) note(now []change.Peer, asked, answered time.Time, keep time.Duration) {
 	var last []change.Peer
 	if n := len(p.heard); n > 0 {
 		last = p.heard[n-1].peers
@@ -78,13 +79,13 @@ func (p *peers) note(now []change.Peer, at time.Time, keep time.Duration) {
 			now[i].Heard = heard
 		}
 	}
-	p.asked = at.Round(0)
+	p.asked = asked.Round(0)
 	if same {
 		p.heard[len(p.heard)-1].peers = now
 		return
 	}
-	p.heard = append(p.heard, hearing{now, at})
-	for len(p.heard) > 1 && at.Sub(p.heard[1].noted) > keep {
+	p.heard = append(p.heard, hearing{now, answered})
+	for len(p.heard) > 1 && answered.Sub(p.heard[1].noted) > keep {
 		p.heard = p.heard[1:]
 	}
 }
