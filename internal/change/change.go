@@ -67,8 +67,8 @@ type Change struct {
 	Header    []byte     `json:"header"`     // the capture's marshalled header: the box is bound to it
 	SecretBox []byte     `json:"secret_box"` // sealed to the forwarder
 
-	// The peers as they had been heard when the last pass of the watch ended that ended before the capture was taken, so before the
-	// change was made: empty if none are configured, with USN 0 if no such pass is known.
+	// How far the peers had been heard before the capture was taken, so before the change was made: empty if none are configured, with
+	// USN 0 where it is not known.
 	Peers []Peer `json:"peers,omitempty"`
 }
 
@@ -149,7 +149,7 @@ func ParseSightings(b []byte) ([]Sighting, error) {
 type Peer struct {
 	Name         string    `json:"name"`                   // as configured
 	InvocationID dsdb.GUID `json:"invocation_id,omitzero"` // zero: the directory knows no such DC
-	USN          uint64    `json:"usn,omitempty"`          // what it originated up to this one of its USNs has reached the agent's DC
+	USN          uint64    `json:"usn,omitempty"`          // its highestCommittedUSN, as it was last told: all that it originated until then has arrived
 	Heard        time.Time `json:"heard,omitzero"`         // when the agent's DC last pulled from it and succeeded; the agent's clock
 }
 

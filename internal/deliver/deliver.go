@@ -14,8 +14,12 @@
 // ledger is written before the item is dropped, and the secret's file is shredded after both. A crash at any point leads to the same
 // password being set again, never to an older one. Files and queue are compared at every look, so after a restart all is found.
 //
+// With peers (other DCs that have forwarders of their own) a delivered change stays until it can be delivered once more as the last word:
+// settle.go.
+//
 // Secrets: a box is opened right before SetPassword and the password destroyed right after. A refused password is shredded at
-// once (the account's next change tries again), an undelivered one after SecretTTL.
+// once (the account's next change tries again), one that is undelivered, or
+// could not settle, after SecretTTL.
 //
 // Trusts: the folder's writer, which is the agent. An attacker who can write to spool/outgoing can have passwords of his choice
 // set, or hold deliveries back; one who can only write to the queue or the ledger can only do the latter.
@@ -24,7 +28,8 @@
 // request for the same account; none of the targets has a way to forbid that. A file of sightings that the disk damaged
 // after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again. And an account
 // of which a directory that went back knows nothing: no sighting names it, so its last password, if it waits, is sent. And a machine whose
-// clock stands still while it is off: a file that was put there in the moments before is taken for new.
+// clock stands still while it is off: a file that was put there in the moments before is taken for new. And, with peers, a DC that is heard
+// but does not hear, and a forwarder that stands still for minutes between its last look and its request: see settle.go.
 package deliver
 
 import (

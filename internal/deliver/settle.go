@@ -24,6 +24,10 @@ import (
 // And whatever a DC applies raises its highestCommittedUSN, which it tells with its next answer to a pull: while that has not risen
 // since before the change, it has not got the change.
 //
+// So what is not covered: a peer's DC that makes changes and is heard for more than peerLag without hearing this one, and one whose
+// way was up for seconds only, in one direction; a peer's forwarder that stood still for that long between its last look and its request (a
+// suspended machine); and a peer that does not name this DC as its peer.
+//
 // Nor can it be told that the peer's forwarder has nothing older. So each change goes twice; not more often, and only once where it has
 // waited for its target so long that the first delivery is the last word.
 const (
