@@ -451,11 +451,29 @@ func TestCapturesOfOneVersionAreHandedOverOnce(t *testing.T) {
 		}
 		s.after(time.Second)
 		s.expect("alice=new")
+		s.after(10 * time.Minute)
+		s.expect()
 		s.expectWaiting(0)
-		s.hook("alice", "new")
-		s.set(alice, "new") // set again is another version
-		s.after(time.Second)
-		s.expect("alice=new")
+		s.expectEvents(map[string]uint64{"proven": 1, "repeated": 100})
+	})
+}
+
+// Set once more is another version, also if the capture is held against the one before, because Samba has not committed yet.
+func TestTheSamePasswordOnceMore(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		for range 3 {
+			s.hook("alice", "new")
+			s.after(50 * ms)
+			s.set(alice, "new")
+			s.after(time.Second + 4*ms)
+			s.expect("alice=new")
+		}
+		s.after(10 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 3, "never-committed": 0})
 	})
 }
 

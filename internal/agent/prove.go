@@ -131,8 +131,9 @@ func (a *Agent) reread(f docket.Finding) (capture.Capture, error) {
 }
 
 // handed remembers which password version of each account has been handed over. Another capture of the same one says nothing
-// new: somebody made it with SamrValidatePassword, who knows the password or guesses. It is dropped, so that nobody can keep the
-// targets busy that way, and the forwarder does not learn which guess was right. A restart forgets, which costs one repetition.
+// new: somebody made it with SamrValidatePassword, who knows the password or guesses. It is not handed over, so that nobody can keep the
+// targets busy that way, and the forwarder does not learn which guess was right. Nor is it dropped before its time is over: somebody may
+// have set the same password once more, and Samba runs the hook before it commits. A restart forgets, which costs one repetition.
 type handed struct {
 	mu    sync.Mutex
 	known map[dsdb.GUID]version
@@ -178,6 +179,9 @@ var errGone = errors.New("the capture's file is not there any more, or another o
 // It may be repeated after any error and any crash.
 func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, account directory.Account, began time.Time) error {
 	if a.handed.holds(account) {
+		if !f.Overdue { // the same password may be on its way into the directory once more, as a version of its own
+			return nil
+		}
 		a.log.Repeated(f.Header.ID.String(), identity(account))
 		return a.finish(f)
 	}
