@@ -75,6 +75,9 @@ func (c *column) start() (err error) {
 	if _, err := fmt.Sscanf(c.version, "4.%d.", &c.release); err != nil {
 		return errors.Join(fmt.Errorf("reading Samba's version %q: %w", c.version, err), c.lab.Close())
 	}
+	if err := c.refresh(); err != nil {
+		return errors.Join(err, c.lab.Close())
+	}
 	go func() { _ = c.lab.DC.Follow(ctx, c.note) }() // ends with the container; a judge that sees no events says so
 	go c.look()
 	return nil
@@ -88,24 +91,22 @@ func (c *column) note(e lab.Event) {
 
 // look keeps the clouds' state, until the lab is gone: one who asks for all.
 func (c *column) look() {
-	for ctx.Err() == nil {
-		state, err := c.lab.Sandbox.State(ctx)
-		if err == nil {
-			c.state.Store(&state)
-		} else if c.state.Load() != nil {
-			return
-		}
+	for c.refresh() == nil {
 		time.Sleep(100 * time.Millisecond)
 	}
 }
 
+func (c *column) refresh() error {
+	state, err := c.lab.Sandbox.State(ctx)
+	if err == nil {
+		c.state.Store(&state)
+	}
+	return err
+}
+
 // history is what a cloud was sent under a name, oldest first.
 func (c *column) history(cloud sandbox.Cloud, mail string) []sandbox.Password {
-	state := c.state.Load()
-	if state == nil {
-		return nil
-	}
-	u, _ := state.User(cloud, mail)
+	u, _ := c.state.Load().User(cloud, mail)
 	return u.Passwords
 }
 

@@ -107,6 +107,7 @@ var rows = slices.Concat(
 		&row{name: "disabled, reset", short: true, prepare: state("userAccountControl", "514"), change: reset, noLogin: true},
 		&row{name: "expired, reset", prepare: state("accountExpires", "127818648000000000"), change: reset, noLogin: true},
 		&row{name: "locked, reset", prepare: lockOut, change: reset, noLogin: true},
+		&row{name: "reset to the password that it has", short: true, again: true, change: reset},
 		&row{name: "complexity off in its policy (PSO)", short: true, prepare: withoutComplexity, change: reset,
 			want: always(drift("complexity-off"))},
 		&row{name: "complexity off in the domain", stage: simple, change: reset, want: always(drift("complexity-off"))},
