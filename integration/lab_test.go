@@ -77,6 +77,7 @@ func TestPromises(t *testing.T) {
 	t.Run("RolesApart", testRolesApart)   // agent and forwarder as two services with two users
 	t.Run("ByAES256Key", testByAES256Key) // where no NT hash is stored
 	t.Run("Killed", testKilled)           // serve, 50 times
+	t.Run("Drift", testDrift)             // what was not captured, or waits, is told, with the reason
 	t.Run("WellBehaved", testWellBehaved) // what the clouds thought of our requests
 	t.Run("LeftNowhere", testCanary)      // last: what all the others wrote
 }

@@ -26,6 +26,9 @@ const (
 	ServeLog   = "/var/log/samba-pwsync.log"
 	SysLog     = "/var/log/syslog"
 
+	// Veteran is a user whose password was set before samba-pwsync was installed.
+	Veteran = "veteran"
+
 	// ForwarderUser is who the forwarder is when it runs apart from the agent.
 	ForwarderUser = "samba-pwsync"
 
@@ -67,6 +70,9 @@ func setUp(ctx context.Context, l *Lab, dc *DC, o Options) (*DC, error) {
 	}
 	if err := dc.trustCertificate(ctx); err != nil {
 		return nil, err
+	}
+	if err := dc.CreateUser(ctx, Veteran, l.NewPassword()); err != nil {
+		return nil, fmt.Errorf("creating a user from before the installation: %w", err)
 	}
 	o.Progress("setting up samba-pwsync on the domain controller")
 	return dc, l.Install(ctx, dc, o.Config)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"github.com/go-ldap/ldap/v3"
 	krb5client "github.com/jcmturner/gokrb5/v8/client"
 	krb5config "github.com/jcmturner/gokrb5/v8/config"
+
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 // Route is a way by which a password changes.
@@ -104,6 +107,15 @@ func (dc *DC) SetAttribute(_ context.Context, user, attribute string, values ...
 		}
 		return conn.Modify(change)
 	})
+}
+
+// SetHash writes the NT hash of a password into the DC's database, past Samba's password module, as migrations do: nobody is told the
+// password.
+func (dc *DC) SetHash(ctx context.Context, user, password string) error {
+	hash := dsdb.NTHash(utf16le(password))
+	ldif := fmt.Sprintf("dn: %s\nchangetype: modify\nreplace: unicodePwd\nunicodePwd:: %s\n", userDN(user), base64.StdEncoding.EncodeToString(hash[:]))
+	_, err := dc.Exec(ctx, ldif, "ldbmodify", "-d", "0", "-H", "/var/lib/samba/private/sam.ldb", "--controls=local_oid:1.3.6.1.4.1.7165.4.3.12:1")
+	return err
 }
 
 // WithoutComplexity puts a user under a fine-grained password policy without complexity, for as long as do runs: Samba does not
