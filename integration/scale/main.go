@@ -77,8 +77,8 @@ func run(ctx context.Context, sizes string) (err error) {
 	if err := s.flood(ctx); err != nil {
 		return err
 	}
-	fmt.Println("| accounts | with a name, one at a time | without, one at a time | without, 200 at once | DC and agent per idle second | DC alone |")
-	fmt.Println("| --- | --- | --- | --- | --- | --- |")
+	fmt.Println("| accounts | one at a time, with a name | without | 200 at once, with a name | without | CPU per idle second | the DC alone |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
 	fmt.Println(strings.Join(s.table, "\n"))
 	return nil
 }
@@ -117,6 +117,11 @@ func (s *scale) measure(ctx context.Context, size string) error {
 	if err != nil {
 		return err
 	}
+	progress("with names, %d at once", changers)
+	namedMany, err := s.times(ctx, s.atOnce)
+	if err != nil {
+		return err
+	}
 	if err := s.DC.WithoutNames(ctx); err != nil {
 		return err
 	}
@@ -142,7 +147,7 @@ func (s *scale) measure(ctx context.Context, size string) error {
 	if err != nil {
 		return err
 	}
-	s.row(size, named, single, many, both, alone)
+	s.row(size, named, single, namedMany, many, both, alone)
 	return s.DC.StartServe(ctx)
 }
 
@@ -173,7 +178,7 @@ func (s *scale) flood(ctx context.Context) error {
 		return err
 	}
 	progress("at the end %s captures wait", strings.TrimSpace(status))
-	s.row("the last, and 10,000 forged captures wait", "", single, "", "", "")
+	s.row("the last, and 10,000 forged captures wait", "", single, "", "", "", "")
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
-func waiting(t *testing.T, account string) Pending {
+func waiting(t testing.TB, account string) Pending {
 	t.Helper()
 	return pending(t, account, box.EncodeNTHash([16]byte{1}))
 }
@@ -28,7 +28,7 @@ var key = sync.OnceValue(func() seal.PrivateKey {
 	return key
 })
 
-func pending(t *testing.T, account string, content []byte) Pending {
+func pending(t testing.TB, account string, content []byte) Pending {
 	t.Helper()
 	h := capture.Header{ID: capture.NewID(), Time: time.Now(), Account: account}
 	evidence, err := proof.Open(key(), prooftest.Capture(t, key().Public(), h, content))
@@ -88,7 +88,7 @@ func TestNothingIsKeptOfWhatIsGone(t *testing.T) {
 }
 
 // orphans fills a docket with captures without a name, taken so long after a moment, and says so of each.
-func orphans(t *testing.T, d *Docket, began time.Time, taken ...time.Duration) (entries []*entry) {
+func orphans(t testing.TB, d *Docket, began time.Time, taken ...time.Duration) (entries []*entry) {
 	t.Helper()
 	for _, after := range taken {
 		p := waiting(t, "")
@@ -264,5 +264,23 @@ func TestOrphansByKeyAreBounded(t *testing.T) {
 	}
 	if asked != orphansByKey {
 		t.Errorf("%d keys were made, want %d", asked, orphansByKey)
+	}
+}
+
+// What a change costs the agent while 10,000 captures wait that somebody made up.
+func BenchmarkJudgeOrphans(b *testing.B) {
+	d := New(time.Hour)
+	now := time.Now()
+	taken := make([]time.Duration, 10_000)
+	for i := range taken {
+		taken[i] = -time.Duration(i) * 5 * time.Millisecond
+	}
+	orphans(b, d, now, taken...)
+	account := directory.Account{USNChanged: 4000, NTHash: make([]byte, 16), Stamp: dsdb.Stamp{Version: 1, Time: now}}
+	stored := proof.Of(account)
+	for b.Loop() {
+		if d.Judge(&Subject{GUID: dsdb.GUID{1}, newest: now}, account, stored, nil, now.Add(time.Second)) != nil {
+			b.Fatal("a made-up capture is the account's password")
+		}
 	}
 }
