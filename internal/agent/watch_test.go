@@ -251,3 +251,20 @@ func TestWatchCannotWrite(t *testing.T) {
 		}
 	})
 }
+
+// What a look finds holds from when it began, however long it took: a password that was proven meanwhile is not of before it.
+func TestSightingsAreOfWhenTheLookBegan(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		s.slow(10 * time.Second)
+		s.start()
+		var files []string
+		for ; len(files) == 0; files = s.list(s.outgoing, change.SightingsSuffix) {
+			s.after(ms)
+		}
+		latest := change.SightingsFile(time.Now().Add(-19*time.Second), "") // it asked two questions before it wrote
+		if got := filepath.Base(files[0]); got > latest {
+			s.Errorf("the file is %s, want one of before %s", got, latest)
+		}
+	})
+}

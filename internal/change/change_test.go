@@ -37,7 +37,11 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("came back as %+v, %v", got, err)
 	}
-	s := []Sighting{{Account: want.Account, Stamp: want.Stamp}, {Account: want.Account, Gone: true}}
+	s := []Sighting{
+		{Account: want.Account, Stamp: want.Stamp}, {Account: want.Account, Gone: true}, {Whole: true},
+		{Account: want.Account, Stamp: want.Stamp, Wanted: &Wanted{}},
+		{Account: want.Account, Stamp: want.Stamp, Wanted: &Wanted{DC: "DC1", Routes: []WantedRoute{{want.Routes[0], ComplexityOff, "the domain"}}}},
+	}
 	b, err = MarshalSightings(s)
 	if err != nil {
 		t.Fatal(err)
@@ -107,4 +111,31 @@ func FuzzParse(f *testing.F) {
 			t.Error("a change without meaning was read")
 		}
 	})
+}
+
+func FuzzParseSightings(f *testing.F) {
+	for _, s := range [][]Sighting{nil, {{Account: sample().Account, Stamp: sample().Stamp, Wanted: &Wanted{Routes: []WantedRoute{{Reason: Lost}}}}}, {{Whole: true}}} {
+		b, _ := MarshalSightings(s)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseSightings(b)
+		if err != nil {
+			return
+		}
+		again, err := MarshalSightings(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := ParseSightings(again); err != nil || len(back) != len(s) {
+			t.Errorf("%d sightings came back as %d, %v", len(s), len(back), err)
+		}
+	})
+}
+
+func TestSightingsFile(t *testing.T) {
+	early, late := time.Unix(1700000000, 5), time.Unix(1700000000, 10)
+	if a, b := SightingsFile(early, "z"), SightingsFile(late, "a"); a >= b || filepath.Ext(a) != SightingsSuffix {
+		t.Errorf("%s is not before %s", a, b)
+	}
 }

@@ -26,10 +26,9 @@
 //
 // Not solved: a target that applies a request after we gave it up for lost (timeout, crash) can apply it after the next
 // request for the same account; none of the targets has a way to forbid that. A file of sightings that the disk damaged
-// after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again. And an account
-// of which a directory that went back knows nothing: no sighting names it, so its last password, if it waits, is sent. And a machine whose
-// clock stands still while it is off: a file that was put there in the moments before is taken for new. And, with peers, a DC that is heard
-// but does not hear, and a forwarder that stands still for minutes between its last look and its request: see settle.go.
+// after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again. And a machine
+// whose clock stands still while it is off: a file that was put there in the moments before is taken for new. And, with peers, a DC that is
+// heard but does not hear, and a forwarder that stands still for minutes between its last look and its request: see settle.go.
 package deliver
 
 import (

@@ -1,0 +1,185 @@
+package deliver
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/target"
+)
+
+// decides passes on who wants version version of account n's password, and why it may lack it.
+func (w *world) decides(n byte, version int, reason change.Reason, targets ...string) {
+	w.Helper()
+	s := change.Sighting{Account: account(n), Stamp: stamp(version), Wanted: &change.Wanted{DC: "DC1"}}
+	for _, name := range targets {
+		s.Wanted.Routes = append(s.Wanted.Routes, change.WantedRoute{Route: change.Route{Target: name, User: user(n)}, Reason: reason})
+	}
+	w.tell(s)
+}
+
+func (w *world) remove(name string) {
+	w.Helper()
+	if err := os.Remove(filepath.Join(w.outgoing(), name)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// drifts fails the test unless this is all drift, and the counts say so, too.
+func (w *world) drifts(want ...string) {
+	w.Helper()
+	r, err := w.f.Drift()
+	if err != nil {
+		w.Fatal(err)
+	}
+	got, counts := []string{}, map[change.Reason]int{}
+	for _, d := range r.Drift {
+		got = append(got, fmt.Sprintf("%s@%d %s %s", d.Account, d.Stamp.Version, d.Target, d.Reason))
+		counts[d.Reason]++
+		if d.User != d.Account || d.GUID == "" || d.Seen.IsZero() {
+			w.Errorf("drift says %+v", d)
+		}
+	}
+	if !slices.Equal(got, want) && len(got)+len(want) > 0 {
+		w.Errorf("drift is %q, want %q", got, want)
+	}
+	if counted := w.f.Status().Drift; fmt.Sprint(counted) != fmt.Sprint(counts) {
+		w.Errorf("counted %v, listed %v", counted, counts)
+	}
+}
+
+func TestDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google", "entra")
+		google, entra := w.places["google"], w.places["entra"]
+		w.start()
+		w.watched()
+		w.pass(2 * time.Second)
+		w.drifts()
+
+		// Never captured, until the next change arrives.
+		w.sight(1, 1)
+		w.pass(time.Second)
+		w.drifts()
+		w.decides(1, 1, change.ComplexityOff, "google", "entra", "unknown")
+		w.pass(time.Second)
+		w.drifts("user1@1 entra complexity-off", "user1@1 google complexity-off")
+		w.happened("drift", 3)
+		w.put(w.change(1, 2, "google", "entra"))
+		w.pass(2 * time.Second)
+		w.drifts()
+		w.decides(1, 2, change.Lost, "google", "entra")
+		w.pass(time.Second)
+		w.drifts()
+
+		// Told too early: the capture comes all the same.
+		w.decides(1, 3, change.NotCaptured, "google")
+		w.pass(time.Second)
+		w.drifts("user1@3 google not-captured")
+		w.put(w.change(1, 3, "google"))
+		w.pass(2 * time.Second)
+		w.drifts()
+		google.holds(1, 3)
+
+		// Refused: that is why, whatever the agent knows.
+		google.fails(target.ErrNoUser)
+		w.put(w.change(2, 1, "google", "entra"))
+		w.pass(2 * time.Second)
+		w.drifts("user2@1 google no-user")
+		w.decides(2, 1, change.Lost, "google", "entra")
+		w.pass(time.Second)
+		w.drifts("user2@1 google no-user")
+		w.decides(2, 1, change.Lost, "entra") // Google wants him no more
+		w.pass(time.Second)
+		w.drifts()
+
+		// Waiting counts after a minute, or when the target does not work.
+		google.fails(errDown)
+		w.put(w.change(3, 1, "google"))
+		w.decides(3, 1, change.Lost, "google")
+		w.pass(5 * time.Second)
+		w.drifts()
+		w.pass(10 * time.Minute)
+		w.drifts("user3@1 google down")
+		google.fails(target.ErrDenied)
+		w.pass(20 * time.Minute)
+		w.drifts("user3@1 google denied")
+
+		// All of it is known after a restart.
+		w.decides(4, 1, change.HashOnly, "google")
+		w.pass(time.Second)
+		w.stop()
+		w.start()
+		w.pass(10 * time.Minute)
+		w.drifts("user3@1 google denied", "user4@1 google hash-only")
+
+		// What is deleted is no drift, and what cannot be read has been lost.
+		w.tell(change.Sighting{Account: account(4), Gone: true})
+		entra.fails(errDown)
+		w.pass(time.Second)
+		w.drifts("user3@1 google denied")
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// A change that is lost between the agent and the target is told of, because the agent says who should have it.
+func TestDriftOfTheLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.watched()
+		lost := w.put(w.change(1, 1, "google"))
+		w.decides(1, 1, change.Lost, "google")
+		w.pass(3 * time.Second)
+		w.drifts()
+		w.remove(lost)
+		w.pass(10 * time.Minute)
+		w.happened("secret-lost", 1)
+		w.drifts("user1@1 google lost")
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// Which accounts a directory that went back still holds is known when all files of that look have been read, and not before.
+func TestWholeWaitsForTheFilesBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.start()
+		w.watched()
+		w.put(w.change(1, 2, "google"))
+		w.put(w.change(2, 2, "google"))
+		w.pass(3 * time.Second)
+		began := time.Now()
+		whole, _ := change.MarshalSightings([]change.Sighting{{Whole: true}})
+		seen, _ := change.MarshalSightings([]change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}})
+		first := change.SightingsFile(began, "1")
+		w.write(first, seen[:20])
+		w.write(change.SightingsFile(began, "2"), whole)
+		w.pass(3 * time.Second)
+		if s := w.status("google"); s.Waiting != 2 {
+			t.Errorf("%d wait", s.Waiting)
+		}
+		w.remove(first)
+		w.write(first, seen)
+		w.pass(3 * time.Second)
+		if s := w.status("google"); s.Waiting != 1 {
+			t.Errorf("%d wait, want the one that the directory still holds", s.Waiting)
+		}
+		w.happened("account-gone", 1)
+		w.places["google"].fails(nil)
+		w.pass(20 * time.Minute)
+		w.places["google"].holds(1, 2)
+		w.places["google"].holds(2, 0)
+		w.unwatch()
+		w.stop()
+	})
+}
