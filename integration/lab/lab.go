@@ -1,5 +1,5 @@
 // Package lab is a small company in Docker: a real Samba domain controller with samba-pwsync installed on it as its README says,
-// and the cloud sandbox, in a network of their own.
+// and the cloud sandbox, in a network of their own. More domain controllers can join, and the line between two can be cut.
 //
 // Why: what samba-pwsync promises is about Samba, not about our idea of Samba. The integration tests and `make demo` drive this
 // domain controller as people do, over every route by which a password changes.
