@@ -150,6 +150,7 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		ConfirmTimeout: cfg.Directory.ConfirmTimeout,
 		ByKey:          cfg.Directory.Proof != config.NTHash,
 		Peers:          cfg.Directory.Peers,
+		Settle:         cfg.Directory.Settle,
 		Host:           host,
 		Log:            log,
 	})

@@ -56,7 +56,7 @@ type Directory interface {
 	Close() error
 }
 
-// Options are what an Agent needs. All fields but ConfirmTimeout, ByKey and Peers must be set.
+// Options are what an Agent needs. All fields but ConfirmTimeout, ByKey, Peers and Settle must be set.
 type Options struct {
 	Incoming       string          // folder of captures
 	Outgoing       string          // folder of changes, sightings and the mark
@@ -68,6 +68,7 @@ type Options struct {
 	ByKey          bool          // captures may be proven by the AES256 key
 	Host           string        // names this agent in the mark
 	Peers          []string      // names of the DCs that have forwarders of their own; may be empty
+	Settle         bool          // changes are delivered once more, when the peers have heard of them
 	Log            *event.Log
 }
 
@@ -104,6 +105,10 @@ func New(o Options) (*Agent, error) {
 		return nil, fmt.Errorf("opening outgoing: %w", err)
 	}
 	d, handed := docket.New(o.ConfirmTimeout), newHanded()
+	var awaited []string // peers that must have heard of a change
+	if o.Settle {
+		awaited = o.Peers
+	}
 	follow, err := followup.New(followup.Options{
 		Spool:  sightings,
 		File:   filepath.Join(o.StateDir, "followup.json"),
@@ -133,7 +138,7 @@ func New(o Options) (*Agent, error) {
 			File:   filepath.Join(o.StateDir, "watch.json"),
 			Host:   o.Host,
 			Lag:    o.ConfirmTimeout,
-			Peers:  o.Peers,
+			Peers:  awaited,
 			Docket: d,
 			Follow: follow,
 			Log:    o.Log,

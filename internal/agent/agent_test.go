@@ -50,6 +50,7 @@ type site struct {
 	routes                    *route.Table
 	byKey                     bool
 	peers                     []string
+	once                      bool // with [directory] settle = false
 
 	byPassword bool // what the hook puts into proof boxes
 
@@ -85,7 +86,7 @@ func test(t *testing.T, f func(*site)) {
 func (s *site) start() {
 	s.Helper()
 	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Dial: s.dial,
-		Routes: s.routes, ByKey: s.byKey, Peers: s.peers, Host: "dc1", Log: s.events})
+		Routes: s.routes, ByKey: s.byKey, Peers: s.peers, Settle: !s.once, Host: "dc1", Log: s.events})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -50,7 +50,13 @@ func expectPeers(t *testing.T, got []change.Peer, want ...change.Peer) {
 }
 
 func TestNoPeers(t *testing.T) {
+	t.Run("none configured", func(t *testing.T) { testNobodyAwaited(t, nil) })
+	t.Run("settle = false", func(t *testing.T) { testNobodyAwaited(t, []string{"dc2"}) })
+}
+
+func testNobodyAwaited(t *testing.T, peers []string) {
 	test(t, func(s *site) {
+		s.peers, s.once = peers, true
 		s.hears(10, time.Now())
 		alice := s.create("alice", "old")
 		s.start()

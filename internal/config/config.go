@@ -118,9 +118,14 @@ type Directory struct {
 	Protected string `toml:"protected" oneof:"exclude include"`
 
 	// Short names of other domain controllers of the domain that run samba-pwsync with a forwarder of their own. What is changed
-	// there is delivered from there, so it counts as drift there and not here. And what is changed here is delivered twice, some minutes
-	// apart: the second time is the last word, should the same account have been changed there before the DCs had heard of each other.
+	// there is delivered from there, so it counts as drift there and not here.
 	Peers []string `toml:"peers" form:"server" example:"DC2"`
+
+	// Whether, where there are peers, what is changed here is delivered twice, some minutes apart: the second time is the last word,
+	// should the same account have been changed at a peer before the DCs had heard of each other. Then the targets end with the password that
+	// Active Directory has settled on. A target may ask users to log in anew each time. With false each change is delivered once, and after
+	// such a collision a target may hold the password that lost, until the account's next change.
+	Settle bool `toml:"settle"`
 
 	// How long a captured password waits for the directory to hold it. Samba asks the hook before it commits, and may still
 	// refuse the change; after this time the capture is shredded.
@@ -213,6 +218,7 @@ func Default() *Config {
 			Filter:         "(sAMAccountType=805306368)",
 			Exclude:        "(adminCount=1)",
 			Protected:      Exclude,
+			Settle:         true,
 			ConfirmTimeout: 2 * time.Minute,
 			SecretTTL:      72 * time.Hour,
 		},

@@ -43,6 +43,7 @@ filter = "(&(objectClass=user)(!(cn=x\\29)))"
 exclude = ""
 protected = "include"
 peers = ["DC2", "dc3"]
+settle = false
 confirm_timeout = "1m30s"
 secret_ttl = "24h"
 
@@ -94,7 +95,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if line := got.lines["target.m365-1.certificate_file"]; line != 34 {
+	if line := got.lines["target.m365-1.certificate_file"]; line != 35 {
 		t.Errorf("certificate_file is on line %d", line)
 	}
 }
