@@ -285,7 +285,7 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, pa
 	return complexity
 }
 
-// checkControllers looks whether this DC, and those that are named as peers, are DCs on which passwords change.
+// checkControllers looks whether this DC, and those that are named as peers, are DCs on which passwords change, and whether there are others.
 func checkControllers(ctx context.Context, list *checklist, cfg *config.Config, path string, self dsdb.GUID,
 	controllers func(context.Context) ([]directory.Controller, error)) {
 	dcs, err := controllers(ctx)
@@ -293,9 +293,13 @@ func checkControllers(ctx context.Context, list *checklist, cfg *config.Config, 
 		list.fault(exitFailed, err)
 		return
 	}
+	here := slices.ContainsFunc(dcs, func(dc directory.Controller) bool { return dc.InvocationID == self && dc.Writable })
 	for _, dc := range dcs {
-		if dc.InvocationID == self && !dc.Writable {
+		switch named := slices.ContainsFunc(cfg.Directory.Peers, func(peer string) bool { return strings.EqualFold(dc.Name, peer) }); {
+		case dc.InvocationID == self && !dc.Writable:
 			list.fault(exitFailed, errReadOnly)
+		case here && dc.InvocationID != self && dc.Writable && !named:
+			list.attention("passwords change at %s, too, and it is not among [directory] peers: install samba-pwsync there and name each in the other's peers; until then what is changed there is drift", dc.Name)
 		}
 	}
 	for _, peer := range cfg.Directory.Peers {

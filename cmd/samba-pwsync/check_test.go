@@ -115,12 +115,12 @@ func TestCheckControllers(t *testing.T) {
 		want  string // "" for silence
 		code  int
 	}{
-		{"alone", one, nil, nil, "", exitOK},
+		{"not alone", one, nil, nil, "attention  passwords change at DC2, too", exitAttention},
 		{"restored, not replicated yet", dsdb.GUID{4}, nil, nil, "", exitOK},
 		{"peer", one, []string{"dc2"}, nil, "", exitOK},
 		{"peer that there is not", one, []string{"DC2", "DC4"}, nil, `the domain has no domain controller "DC4"`, exitUsage},
-		{"its own peer", one, []string{"DC1"}, nil, `"DC1" is this domain controller itself`, exitUsage},
-		{"peer without changes", one, []string{"RODC"}, nil, `"RODC" is a read-only domain controller`, exitUsage},
+		{"its own peer", one, []string{"DC1", "DC2"}, nil, `"DC1" is this domain controller itself`, exitUsage},
+		{"peer without changes", one, []string{"DC2", "RODC"}, nil, `"RODC" is a read-only domain controller`, exitUsage},
 		{"on a read-only one", three, nil, nil, "FAULT      this is a read-only domain controller", exitFailed},
 		{"trouble", one, nil, errors.New("the DC is gone"), "FAULT      the DC is gone", exitFailed},
 	} {
