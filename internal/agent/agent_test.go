@@ -478,6 +478,50 @@ func TestTheSamePasswordOnceMore(t *testing.T) {
 	})
 }
 
+// So it is where this process has not handed the version before over: it was proven before a restart, or is older than the agent.
+func TestTheSamePasswordAfterAStart(t *testing.T) {
+	for name, byPassword := range map[string]bool{"hash": false, "key": true} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				s.storesNone, s.byPassword, s.byKey = byPassword, byPassword, byPassword
+				alice := s.create("alice", "same")
+				s.after(time.Minute)
+				s.start()
+				s.hook("alice", "same")
+				s.after(50 * ms)
+				s.expect()
+				s.set(alice, "same")
+				s.after(time.Second + 4*ms)
+				if files := s.list(s.outgoing, change.Suffix); len(files) == 1 {
+					b, _ := os.ReadFile(files[0])
+					if c, err := change.Parse(b); err != nil || !c.Stamp.Equal(s.stamp(alice)) {
+						s.Errorf("handed over as %v, %v; the directory holds %v", c.Stamp, err, s.stamp(alice))
+					}
+				}
+				s.expect("alice=same")
+				s.expectWaiting(0)
+			})
+		})
+	}
+}
+
+// Who guesses a password that is not new has nothing sent, and nothing tells that the guess was right.
+func TestRightGuess(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "right")
+		s.after(time.Minute)
+		s.start()
+		s.hook("alice", "right")
+		s.hook("alice", "wrong")
+		s.after(time.Minute)
+		s.expectWaiting(2)
+		s.after(10 * time.Minute)
+		s.expect()
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"never-committed": 2, "proven": 0, "repeated": 0})
+	})
+}
+
 func TestRestAfter(t *testing.T) {
 	for pass, want := range map[time.Duration]time.Duration{
 		0: watchEvery, 10 * ms: watchEvery - 10*ms, 400 * ms: 4 * time.Second, time.Minute: watchSeldom,
@@ -1242,7 +1286,7 @@ func TestHugeFileIsSetAside(t *testing.T) {
 // A disk that cannot be read says nothing about captures: they are tried again, and it is said once.
 func TestFolderCannotBeRead(t *testing.T) {
 	test(t, func(s *site) {
-		s.create("alice", "new")
+		alice := s.create("alice", "old")
 		s.start()
 		away := s.incoming + ".away"
 		if err := os.Rename(s.incoming, away); err != nil {
@@ -1257,7 +1301,8 @@ func TestFolderCannotBeRead(t *testing.T) {
 			s.Fatal(err)
 		}
 		s.hook("alice", "new")
-		s.after(ms)
+		s.set(alice, "new")
+		s.after(4 * ms)
 		s.expect("alice=new")
 	})
 }

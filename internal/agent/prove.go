@@ -133,7 +133,8 @@ func (a *Agent) reread(f docket.Finding) (capture.Capture, error) {
 // handed remembers which password version of each account has been handed over. Another capture of the same one says nothing
 // new: somebody made it with SamrValidatePassword, who knows the password or guesses. It is not handed over, so that nobody can keep the
 // targets busy that way, and the forwarder does not learn which guess was right. Nor is it dropped before its time is over: somebody may
-// have set the same password once more, and Samba runs the hook before it commits. A restart forgets, which costs one repetition.
+// have set the same password once more, and Samba runs the hook before it commits. A restart forgets, which costs one repetition of what was
+// captured before the change or right after it; of anything later the docket tells that it is not the change.
 type handed struct {
 	mu    sync.Mutex
 	known map[dsdb.GUID]version

@@ -78,10 +78,10 @@ func (l *Log) Repeated(capture string, a change.Account) {
 	l.write(slog.LevelDebug, "repeated", "this password version has been handed over already", account(a), slog.String("capture", capture))
 }
 
-// NeverCommitted: the captured password did not become the account's within the time allowed; the capture has been shredded.
-// name is what the capture claims: any domain user can make one up.
+// NeverCommitted: no change of the account came of the captured password within the time allowed; the capture has been shredded.
+// name is what the capture claims: any domain user can make one up. What is said is the same for a guess that was right.
 func (l *Log) NeverCommitted(capture, name string) {
-	l.write(slog.LevelInfo, "never-committed", "captured password was never the account's: refused, forged or replaced since; shredded",
+	l.write(slog.LevelInfo, "never-committed", "captured password is that of no change: refused, forged or replaced since; shredded",
 		slog.String("capture", capture), slog.String("account", name))
 }
 

@@ -78,6 +78,8 @@ type entry struct {
 	matched  bool // the directory held it; it is kept since it is an orphan
 
 	skipped time.Time // when the search began for which no key could be made of it
+
+	met dsdb.Stamp // of the account that it claims, when that was first looked up
 }
 
 // pair is what shows where in the order of changes a capture stands.
@@ -340,6 +342,9 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		switch {
 		case err == nil:
 			delete(d.orphans, e)
+			if e.met.IsZero() {
+				e.met = account.Stamp
+			}
 		case errors.Is(err, directory.ErrNotFound):
 			d.orphan(e)
 			until, considered = complete, d.passed.After(d.orphans[e])
@@ -348,6 +353,9 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		f.Overdue = considered && proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
 		if err == nil {
 			d.compare(&f, s, stored, began)
+			if f.Verdict == proof.Current && !e.precedes(account.Stamp) {
+				f.Verdict = proof.NotYet
+			}
 		}
 		if f.Verdict == proof.Underived { // nothing has been said of it yet
 			if !f.skipped {
@@ -368,6 +376,13 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 	}
 	slices.SortFunc(underived, func(a, b Finding) int { return b.Seen.Compare(a.Seen) })
 	return append(findings, s.afford(underived)...)
+}
+
+// precedes reports whether the change that the stamp names may be the capture's. One that the account had before is not, though the
+// password is the same: either Samba has still to commit the change, which will be a version of its own, or somebody has made the capture up
+// and guessed right, which is not to be told by anything that follows. The times tell, and if the clock was set, that the stamp moved.
+func (e *entry) precedes(stamp dsdb.Stamp) bool {
+	return !stamp.Time.Before(e.Header.Time.Add(-clockSlack)) || !stamp.Equal(e.met)
 }
 
 // afford returns the first captures whose keys may still be made in this turn. For the others there will be another.
