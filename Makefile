@@ -54,7 +54,7 @@ integration: all-images need-cc ## the integration tests alone
 compat: all-images ## every way to change a password on every Samba, into docs/compatibility.md (minutes)
 	PWSYNC_INTEGRATION=required go test ./integration/compat -count 1 -timeout 60m \
 		-columns $$(echo $(SUITES) | tr ' ' ,) -write $(CURDIR)/docs/compatibility.md
-	SAMBA_SUITES="$(SUITES)" PWSYNC_CROWD=20000 PWSYNC_INTEGRATION=required go test ./integration/nameless -count 1 -timeout 60m
+	SAMBA_SUITES="$(SUITES)" PWSYNC_INTEGRATION=required go test ./integration/nameless -count 1 -timeout 60m
 
 bench: need-go ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

@@ -7,7 +7,7 @@ import (
 )
 
 // AddCrowd adds n accounts that do nothing, numbered from first, in one transaction of the DC's database, beside its daemons. They have no
-// passwords, so the hook is not asked, and lie in a folder of their own. It is a matter of minutes for 20,000, and would be of hours
+// passwords, so the hook is not asked, and lie in a folder of their own. 20,000 take 40 s (seen with 4.17), and would take hours
 // without batch_mode: Samba copies the lists of its indexes for each of them, so that it could undo that one alone.
 func (dc *DC) AddCrowd(ctx context.Context, first, n int) error {
 	const folder = "OU=Crowd," + BaseDN

@@ -1,8 +1,8 @@
 // Package nameless tries on real domain controllers what Samba before 4.11 leaves to be found out: whose password the hook was shown.
 // SAMBA_CPS_* is unset in front of the hook, in a domain with a crowd of other accounts, and every promise has to hold all the same.
 //
-// SAMBA_SUITES names the Debian suites, one lab each, one after the other (default: SAMBA_SUITE, else bookworm); PWSYNC_CROWD is how
-// many other accounts there are (default: 1,000). `make compat` sets both to what there is.
+// SAMBA_SUITES names the Debian suites, one lab each, one after the other (default: SAMBA_SUITE, else bookworm); `make compat` names all
+// that there are. PWSYNC_CROWD is how many other accounts there are, for those who are in a hurry (default: 20,000).
 package nameless
 
 import (
@@ -51,7 +51,7 @@ func setting(name, otherwise string) string {
 }
 
 func TestWithoutNames(t *testing.T) {
-	crowd, err := strconv.Atoi(setting("PWSYNC_CROWD", "1000"))
+	crowd, err := strconv.Atoi(setting("PWSYNC_CROWD", "20000"))
 	if err != nil {
 		t.Fatalf("reading PWSYNC_CROWD: %v", err)
 	}
