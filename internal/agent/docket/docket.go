@@ -423,32 +423,39 @@ func (d *Docket) judgeOrphans(s *Subject, account directory.Account, stored proo
 // candidates returns the orphans that may be an account's change, the likeliest first.
 func (d *Docket) candidates(s *Subject, account directory.Account, began time.Time) []*entry {
 	m := Mover{Changed: account.Stamp.Time, Seen: s.newest}
-	var all []*entry
-	for e := range d.orphans {
-		if !e.Seen.After(began) && m.mayBelongTo(e.Header.Time) {
-			all = append(all, e)
-		}
+	type candidate struct {
+		*entry
+		unlikely int
+		inTime   int64
 	}
-	later := account.USNChanged > d.paired.usn
-	unlikely := func(e *entry) int {
+	later, near := account.USNChanged > d.paired.usn, m.Changed.Add(-nearby)
+	var found []candidate
+	for e := range d.orphans {
+		taken := e.Header.Time
+		if e.Seen.After(began) || !m.mayBelongTo(taken) {
+			continue
+		}
+		c := candidate{entry: e, inTime: taken.UnixNano()}
+		if !later {
+			c.inTime = -c.inTime
+		}
 		switch {
 		case e.matched:
-			return 3
-		case e.Header.Time.Before(m.Changed.Add(-nearby)):
-			return 2
-		case e.Header.Time.After(d.paired.taken) != later:
-			return 1
-		default:
-			return 0
+			c.unlikely = 3
+		case taken.Before(near):
+			c.unlikely = 2
+		case taken.After(d.paired.taken) != later:
+			c.unlikely = 1
 		}
+		found = append(found, c)
 	}
-	slices.SortFunc(all, func(a, b *entry) int {
-		inTime := a.Header.Time.Compare(b.Header.Time)
-		if !later {
-			inTime = -inTime
-		}
-		return cmp.Or(cmp.Compare(unlikely(a), unlikely(b)), inTime)
+	slices.SortFunc(found, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.unlikely, b.unlikely), cmp.Compare(a.inTime, b.inTime))
 	})
+	all := make([]*entry, len(found))
+	for i, c := range found {
+		all[i] = c.entry
+	}
 	return all
 }
 
@@ -514,11 +521,13 @@ func (d *Docket) Moved(movers []Mover) {
 		}
 	}
 	for _, m := range movers {
-		if claim := d.claims[strings.ToLower(m.Name)]; claim != nil {
-			d.hurry(claim)
-		}
 		if !oldest.IsZero() && m.mayBelongTo(oldest) {
 			d.lookUp(m)
+		}
+	}
+	for _, m := range movers { // before all these: made-up orphans are many, and each may cost a key
+		if claim := d.claims[strings.ToLower(m.Name)]; claim != nil {
+			d.hurry(claim)
 		}
 	}
 	d.recent = append(d.recent, movers...)

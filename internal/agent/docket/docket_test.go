@@ -75,6 +75,29 @@ func TestNewestFirst(t *testing.T) {
 	}
 }
 
+// Somebody makes captures up without end, and not one of those in the right name waits until the accounts were held against them.
+func TestClaimsBeforeOrphans(t *testing.T) {
+	d, now := New(time.Minute), time.Now()
+	names := []string{"alice", "bob", "carol"}
+	for _, name := range names {
+		d.Add(waiting(t, name))
+		d.Done(d.turn(), false)
+	}
+	orphans(t, d, now.Add(-time.Second), make([]time.Duration, 10)...)
+	var movers []Mover
+	for i, name := range names {
+		movers = append(movers, Mover{GUID: dsdb.GUID{byte(i + 1)}, Name: name, Changed: now, Seen: now})
+	}
+	d.Moved(movers)
+	var turns []string
+	for s := d.turn(); s != nil; s = d.turn() {
+		turns = append(turns, s.Name)
+	}
+	if want := []string{"carol", "bob", "alice", "", "", ""}; !slices.Equal(turns, want) {
+		t.Errorf("the turns are %q, want %q", turns, want)
+	}
+}
+
 func TestNothingIsKeptOfWhatIsGone(t *testing.T) {
 	d := New(time.Minute)
 	p := waiting(t, "alice")
