@@ -188,16 +188,27 @@ func parseSupplemental(b []byte) (s SupplementalCredentials, err error) {
 		seen[name] = true
 		data := make([]byte, hex.DecodedLen(len(digits)))
 		if _, err := hex.Decode(data, digits); err != nil { // whose text would show a digit of the secret
-			return s, fmt.Errorf("%q: %w", name, errSupplementalHex)
+			return s, fmt.Errorf("%s: %w", place(name, i), errSupplementalHex)
 		}
 		if err := s.set(name, data, i == count-1); err != nil {
-			return s, fmt.Errorf("%q: %w", name, err)
+			return s, fmt.Errorf("%s: %w", place(name, i), err)
 		}
 	}
 	if r.failed || r.at != len(r.b) {
 		return s, errSupplementalLength
 	}
 	return s, nil
+}
+
+// place says in which package something is wrong: by its name if that is known,
+// since where a length is wrong, what is taken for a name may be a secret.
+func place(name string, i uint16) string {
+	switch name {
+	case "Packages", "Primary:Kerberos", "Primary:Kerberos-Newer-Keys", "Primary:WDigest", "Primary:CLEARTEXT",
+		"Primary:NTLM-Strong-NTOWF", "Primary:userPassword", "Primary:SambaGPG":
+		return name
+	}
+	return fmt.Sprintf("package %d", i+1)
 }
 
 func (s *SupplementalCredentials) set(name string, data []byte, last bool) (err error) {

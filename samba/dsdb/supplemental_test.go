@@ -185,6 +185,19 @@ func TestParseSupplementalCredentialsRefuses(t *testing.T) {
 	}
 }
 
+// Where a length is wrong, what is taken for a name may be a secret.
+func TestErrorShowsNoName(t *testing.T) {
+	digits := []byte("67006500680065006900")
+	name := slices.Concat(toUTF16("Primary:CLEARTEXT"), digits[:8])
+	_, err := ParseSupplementalCredentials(credentials(slices.Concat(u16(len(name), 3, 1), name, digits[8:11])))
+	if shown, _ := fromUTF16(digits[:8]); err == nil || strings.Contains(err.Error(), shown) || strings.Contains(err.Error(), "CLEARTEXT") {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := ParseSupplementalCredentials(credentials(pkg("Primary:Kerberos", []byte{3}))); !strings.Contains(err.Error(), "Primary:Kerberos") {
+		t.Errorf("the error does not say where: %v", err)
+	}
+}
+
 func TestSecretsArePrintedNowhere(t *testing.T) {
 	s, err := ParseSupplementalCredentials(everything())
 	if err != nil {
