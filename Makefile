@@ -55,6 +55,7 @@ compat: all-images ## every way to change a password on every Samba, into docs/c
 	PWSYNC_INTEGRATION=required go test ./integration/compat -count 1 -timeout 60m \
 		-columns $$(echo $(SUITES) | tr ' ' ,) -write $(CURDIR)/docs/compatibility.md
 	SAMBA_SUITES="$(SUITES)" PWSYNC_INTEGRATION=required go test ./integration/nameless -count 1 -timeout 60m
+	PWSYNC_ROUNDS=200 PWSYNC_INTEGRATION=required go test ./integration/twodc -count 1 -timeout 60m -v
 
 bench: need-go ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
