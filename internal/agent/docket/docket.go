@@ -538,12 +538,14 @@ func (d *Docket) Moved(movers []Mover) {
 func (d *Docket) PassComplete(began time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	// A DC that answers slowly may show that an account moved long before it answers about the capture.
+	oldest, unasked := d.unasked()
 	kept := d.recent[:0]
 	for _, m := range d.recent {
 		if !d.newOrphan.IsZero() && m.mayBelongTo(d.newOrphan) {
 			d.lookUp(m)
 		}
-		if began.Sub(m.Seen) < d.timeout {
+		if began.Sub(m.Seen) < d.timeout || unasked && m.mayBelongTo(oldest) {
 			kept = append(kept, m)
 		}
 	}
@@ -551,6 +553,16 @@ func (d *Docket) PassComplete(began time.Time) {
 	d.recent = kept
 	d.newOrphan = time.Time{}
 	d.passed = began
+}
+
+// unasked returns when the oldest capture was taken that may still become an orphan, and whether there is one.
+func (d *Docket) unasked() (oldest time.Time, found bool) {
+	for _, e := range d.files {
+		if _, orphan := d.orphans[e]; !orphan && (!found || e.Header.Time.Before(oldest)) {
+			oldest, found = e.Header.Time, true
+		}
+	}
+	return oldest, found
 }
 
 // mayBelongTo reports whether the change that moved the account can be that of a capture taken at a time: the hook comes before

@@ -266,11 +266,11 @@ func TestKeysAreMadeOfFewAtATime(t *testing.T) {
 
 // However many captures without a name there are, an account's change has but so many keys made.
 func TestOrphansByKeyAreBounded(t *testing.T) {
-	d, began := New(time.Hour), time.Now()
+	d := New(time.Hour)
 	for range orphansByKey + 10 {
 		d.orphan(&entry{Pending: pending(t, "", box.EncodePassword([]byte("x")))})
 	}
-	s, account, asked := &Subject{GUID: dsdb.GUID{1}, newest: time.Now(), place: -1}, keyed(began), 0
+	s, account, asked := &Subject{GUID: dsdb.GUID{1}, newest: time.Now(), place: -1}, keyed(time.Now()), 0
 	for again := true; again; again = s.again {
 		s.again = false
 		if !d.NeedsKeys(s) {
@@ -287,6 +287,24 @@ func TestOrphansByKeyAreBounded(t *testing.T) {
 	}
 	if asked != orphansByKey {
 		t.Errorf("%d keys were made, want %d", asked, orphansByKey)
+	}
+}
+
+// A DC that answers slowly: the account was seen moving long before it answered that nobody has the capture's name.
+func TestMoversAreKeptForWhoHasNotBeenAskedAbout(t *testing.T) {
+	d := New(time.Minute)
+	capture := waiting(t, "")
+	d.Add(capture)
+	mover := Mover{GUID: dsdb.GUID{1}, Changed: time.Now(), Seen: time.Now()}
+	d.Moved([]Mover{mover})
+	d.PassComplete(mover.Seen.Add(time.Hour))
+	d.Judge(d.turn(), directory.Account{}, proof.Stored{}, directory.ErrNotFound, time.Now())
+	d.PassComplete(mover.Seen.Add(2 * time.Hour))
+	if d.movers[mover.GUID] == nil {
+		t.Error("the account that moved is not looked up")
+	}
+	if d.PassComplete(mover.Seen.Add(3 * time.Hour)); len(d.recent) > 0 {
+		t.Error("it is remembered for ever")
 	}
 }
 
