@@ -46,11 +46,9 @@ func (l *link) keep(ctx context.Context) {
 		pause = min(2*pause, lastRedial)
 	}
 	for ctx.Err() == nil {
-		l.mu.Lock()
-		up, turn := l.dc != nil, l.turn
-		l.mu.Unlock()
-		if !up {
-			if err := l.connect(ctx); err != nil && ctx.Err() == nil {
+		turn, err := l.connect(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
 				l.down(err)
 				rest()
 			}
@@ -76,22 +74,21 @@ func (l *link) keep(ctx context.Context) {
 	}
 }
 
-// connect dials and asks one question: a socket that accepts is no DC that answers.
-func (l *link) connect(ctx context.Context) error {
+// connect dials and asks one question: a socket that accepts is no DC that answers. lost is closed when the connection is.
+func (l *link) connect(ctx context.Context) (lost <-chan struct{}, err error) {
 	dc, err := l.dial(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	root, err := dc.Root(ctx)
 	if err != nil {
 		_ = dc.Close() // it never worked
-		return fmt.Errorf("greeting the DC: %w", err)
+		return nil, fmt.Errorf("greeting the DC: %w", err)
 	}
-	l.up(dc, root.DNSHostName)
-	return nil
+	return l.up(dc, root.DNSHostName), nil
 }
 
-func (l *link) up(dc Directory, host string) {
+func (l *link) up(dc Directory, host string) (lost <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.host = host
@@ -99,6 +96,7 @@ func (l *link) up(dc Directory, host string) {
 	if !l.shaky {
 		l.sayUp()
 	}
+	return l.turn
 }
 
 // lasted notes that the connection is a sound one.
