@@ -893,7 +893,10 @@ func TestForgedWithoutName(t *testing.T) {
 		s.stop()
 		s.start()
 		s.after(5 * time.Second)
-		if !slices.Contains(s.looks, carol.String()) {
+		s.mu.Lock()
+		looks := slices.Clone(s.looks)
+		s.mu.Unlock()
+		if !slices.Contains(looks, carol.String()) {
 			s.Error("carol was not looked at, so this test shows nothing")
 		}
 		s.after(10 * time.Minute)
@@ -1403,6 +1406,24 @@ func TestFloodDelaysNobody(t *testing.T) {
 			}
 		}
 		s.expect("bob=new")
+	})
+}
+
+// Two captures of one version, one named and one not, are met by two searches at a time. Only one of them is handed over.
+func TestOneOfTwoAtATime(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(5 * time.Minute)
+		s.slow(ms)
+		s.hook("", "new")
+		s.hook("alice", "new")
+		s.after(200 * ms)
+		s.set(alice, "new")
+		s.after(10 * time.Minute)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"proven": 1})
 	})
 }
 

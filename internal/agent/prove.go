@@ -138,6 +138,7 @@ func (a *Agent) reread(f docket.Finding) (capture.Capture, error) {
 type handed struct {
 	mu    sync.Mutex
 	known map[dsdb.GUID]version
+	busy  map[dsdb.GUID]bool // accounts of which a capture is being handed over
 }
 
 // version is a password version of which a capture was proven.
@@ -146,7 +147,25 @@ type version struct {
 	targets []string // to which it was handed over; none: nobody wanted it
 }
 
-func newHanded() *handed { return &handed{known: map[dsdb.GUID]version{}} }
+func newHanded() *handed { return &handed{known: map[dsdb.GUID]version{}, busy: map[dsdb.GUID]bool{}} }
+
+// begin reports whether an account's capture may be handed over now: one at a time, so that no two of one version are. If so, end is
+// to be called.
+func (h *handed) begin(guid dsdb.GUID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.busy[guid] {
+		return false
+	}
+	h.busy[guid] = true
+	return true
+}
+
+func (h *handed) end(guid dsdb.GUID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.busy, guid)
+}
 
 func (h *handed) holds(a directory.Account) bool {
 	targets, _ := h.targets(a)
@@ -174,11 +193,18 @@ func (h *handed) note(a directory.Account, routes []change.Route) {
 	h.known[a.GUID] = p
 }
 
-var errGone = errors.New("the capture's file is not there any more, or another one")
+var (
+	errGone = errors.New("the capture's file is not there any more, or another one")
+	errBusy = errors.New("another capture of the account is being handed over")
+)
 
 // handOver gives a proven capture to the targets that want its account. began is when the search began that proved it.
 // It may be repeated after any error and any crash.
 func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, account directory.Account, began time.Time) error {
+	if !a.handed.begin(account.GUID) {
+		return errBusy
+	}
+	defer a.handed.end(account.GUID)
 	if a.handed.holds(account) {
 		if !f.Overdue { // the same password may be on its way into the directory once more, as a version of its own
 			return nil
@@ -268,8 +294,8 @@ func (a *Agent) finish(f docket.Finding) error {
 // complain about a capture of which something failed that was to be done. It stays and is looked at again.
 func (a *Agent) complain(ctx context.Context, f docket.Finding, err error, doing string) {
 	switch {
-	case ctx.Err() != nil, errors.Is(err, directory.ErrUnavailable), errors.Is(err, directory.ErrNotFound):
-		// The DC went away, or the account, after the search. The next one deals with it.
+	case ctx.Err() != nil, errors.Is(err, directory.ErrUnavailable), errors.Is(err, directory.ErrNotFound), errors.Is(err, errBusy):
+		// The DC went away, or the account, after the search; or another search was quicker. The next one deals with it.
 	case errors.Is(err, errGone):
 		a.docket.Remove(f) // what is there now will be met by the next scan
 	default:
