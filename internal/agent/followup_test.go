@@ -383,6 +383,33 @@ func TestFollowupOfManyAccounts(t *testing.T) {
 	})
 }
 
+// In an old domain, passwords were changed at domain controllers that are not there any more. Those that are, are not listed for each.
+func TestChangedWhereNoDCIs(t *testing.T) {
+	const many, gone = 300, 5
+	test(t, func(s *site) {
+		for n := range many {
+			s.invocation = dsdb.GUID{0xdc, byte(n % gone)}
+			s.create(fmt.Sprint("user", n), "old")
+		}
+		s.invocation = dsdb.GUID{0xdc, 0xff}
+		s.start()
+		s.after(enough + many/100*time.Second)
+		if got := s.decided(); len(got) != many {
+			s.Errorf("%d are decided", len(got))
+		}
+		s.mu.Lock()
+		if s.listed > gone {
+			s.Errorf("the domain controllers were listed %d times", s.listed)
+		}
+		s.controllers = []directory.Controller{{Name: "DC2", InvocationID: dsdb.GUID{0xdc, 1}}}
+		s.mu.Unlock()
+		s.after(time.Minute)
+		s.update(dsdb.GUID{1, 0, 0xac}, func(*directory.Account) {})
+		s.after(enough)
+		s.expectDecided("user1@1 of DC2 cloud:user1@example.com:other-dc (DC2)")
+	})
+}
+
 func TestFollowupStateDamaged(t *testing.T) {
 	for _, text := range []string{"", "{", "null", `{"since":7}`} {
 		test(t, func(s *site) {

@@ -35,6 +35,7 @@ type samba struct {
 	dials      int
 	looks      []string // names and GUIDs that were looked up
 	scans      []uint64 // USNs from which changes were read
+	listed     int      // how often the domain controllers were
 
 	controllers []directory.Controller
 	neighbours  []directory.Neighbour
@@ -225,6 +226,7 @@ func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {
 
 func (c *connection) Controllers(ctx context.Context) (found []directory.Controller, err error) {
 	err = c.search(ctx, func() error {
+		c.listed++
 		found = append([]directory.Controller{{Name: "DC1", InvocationID: c.invocation, Writable: true}}, c.controllers...)
 		return nil
 	})

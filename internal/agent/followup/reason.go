@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -124,7 +125,7 @@ type sites struct {
 	read  time.Time
 }
 
-// sitesEvery is how often the list is read at most because of a database that is none of theirs.
+// sitesEvery is how often the list is read at most because of databases that are none of theirs, once each of them was met.
 const sitesEvery = time.Minute
 
 // find returns the domain controller where a password was changed.
@@ -140,7 +141,11 @@ func (s *sites) find(ctx context.Context, dc Directory, invocation dsdb.GUID) (s
 	if err != nil {
 		return site{}, fmt.Errorf("looking for where a password was changed: %w", err)
 	}
-	s.known, s.read = map[dsdb.GUID]site{invocation: {}}, time.Now()
+	maps.DeleteFunc(s.known, func(_ dsdb.GUID, at site) bool { return at.name != "" }) // of DCs that are gone there may be many
+	if s.known == nil {
+		s.known = map[dsdb.GUID]site{}
+	}
+	s.known[invocation], s.read = site{}, time.Now()
 	for _, c := range controllers {
 		s.known[c.InvocationID] = site{
 			name: c.Name,
