@@ -76,6 +76,9 @@ type Stored struct {
 	lack       error // why there is no key
 }
 
+// Format implements fmt.Formatter without what is stored.
+func (Stored) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[stored]")) }
+
 var (
 	errNoStamp    = errors.New("the directory does not tell when the password was set")
 	errNoKey      = errors.New("neither NT hash nor AES256 key is stored: set `nt hash store = always` in smb.conf")

@@ -321,6 +321,17 @@ func TestEvidencePrintsNoSecret(t *testing.T) {
 	}
 }
 
+func TestStoredPrintsNoSecret(t *testing.T) {
+	s := Stored{hash: []byte("hhhh"), key: []byte("hhhh"), salt: "hhhh"}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+		for _, value := range []any{s, &s, []Stored{s}} {
+			if text := fmt.Sprintf(verb, value); strings.Contains(text, "hhhh") || strings.Contains(text, "104") || strings.Contains(text, "68") {
+				t.Errorf("%s of %T prints %s", verb, value, text)
+			}
+		}
+	}
+}
+
 func TestWipe(t *testing.T) {
 	e := byPassword(t, right)
 	stored := Of(keyed(right, salt))

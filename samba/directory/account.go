@@ -20,19 +20,19 @@ type Account struct {
 	DN                 string
 	GUID               dsdb.GUID // objectGUID: stays when everything else changes
 	SAMAccountName     string
-	UserPrincipalName  string     // empty if it has none
-	NTHash             []byte     `json:"-"` // unicodePwd, 16 bytes; nil if not stored, not readable or not asked for
-	Stamp              dsdb.Stamp // of the password; zero if there is none or it is not readable
-	USNChanged         uint64     // this DC's, of the last change to anything of the account
-	UserAccountControl uint32     // see dsdb.UFAccountDisable and its like
-	PwdLastSet         time.Time  // zero if never, or if it must be changed at the next logon
+	UserPrincipalName  string      // empty if it has none
+	NTHash             dsdb.Secret `json:"-"` // unicodePwd, 16 bytes; nil if not stored, not readable or not asked for
+	Stamp              dsdb.Stamp  // of the password; zero if there is none or it is not readable
+	USNChanged         uint64      // this DC's, of the last change to anything of the account
+	UserAccountControl uint32      // see dsdb.UFAccountDisable and its like
+	PwdLastSet         time.Time   // zero if never, or if it must be changed at the next logon
 
 	// MetaData says of each attribute when, where and how often it was written; Stamp is from it. Empty if not readable.
 	MetaData dsdb.MetaData `json:"-"`
 
 	// SupplementalCredentials is that attribute as it is stored, see dsdb.ParseSupplementalCredentials: Kerberos keys, and whatever
 	// else the DC was told to derive from a password. Only where one account is looked up, and only if it was asked for.
-	SupplementalCredentials []byte `json:"-"`
+	SupplementalCredentials dsdb.Secret `json:"-"`
 
 	// Attributes holds those asked for beyond the above: the first value, under
 	// the name as it was asked for; binary values as the bytes they are. What

@@ -414,6 +414,11 @@ func TestAccountPrinted(t *testing.T) {
 	if text := log.String(); strings.Contains(text, "aGho") || strings.Contains(text, "hhhh") || strings.Count(text, "alice") < 2 {
 		t.Errorf("slog: %s", text) // aGho is base64 for hhh
 	}
+	for _, format := range []string{"%d", "%x", "%o", "%b"} { // of no sense, so nobody vets them
+		if text := fmt.Sprintf(format, a); strings.Contains(text, "104 104") || strings.Contains(text, "686868") || strings.Contains(text, "150 150") || strings.Contains(text, "1101000 1101000") {
+			t.Errorf("%s: %s", format, text)
+		}
+	}
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 		for _, value := range []any{a, &a, []Account{a}, map[string]Account{"a": a}, struct{ A Account }{a}} {
 			text := fmt.Sprintf(format, value)
