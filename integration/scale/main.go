@@ -264,7 +264,7 @@ func (s *scale) atOnce(context.Context) error {
 	return nil
 }
 
-// idle returns how much of a CPU Samba and serve take while nothing happens.
+// idle returns how much of a CPU all that runs on the DC takes while nothing happens.
 func (s *scale) idle(ctx context.Context) (string, error) {
 	time.Sleep(10 * time.Second) // what was just done has its aftermath
 	before, err := s.cpu(ctx)
@@ -279,18 +279,14 @@ func (s *scale) idle(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%.1f ms", ms(after-before)/quiet.Seconds()), nil
 }
 
-// cpu is how much CPU the processes have had that are called samba or samba-pwsync (proc(5), stat: utime and stime, in ticks of 10 ms).
+// cpu is how much CPU the DC's processes have had (proc(5), stat: utime and stime, in ticks of 10 ms).
 func (s *scale) cpu(ctx context.Context) (total time.Duration, err error) {
 	out, err := s.DC.Exec(ctx, "", "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null || true")
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(out) {
-		_, rest, _ := strings.Cut(line, "(")
-		if !strings.HasPrefix(rest, "samba") {
-			continue
-		}
-		fields := strings.Fields(rest[strings.LastIndexByte(rest, ')')+1:])
+		fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
 		for _, field := range fields[11:13] {
 			ticks, err := strconv.Atoi(field)
 			if err != nil {
