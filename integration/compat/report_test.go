@@ -25,7 +25,10 @@ var notes = map[string]string{
 	"drift: hash-only": "Only a hash was written, so nobody had the password. `drift` reports the account (`hash-only`).",
 	"drift: not-captured": "The capture names the account that has the name now, whose password it is not, so it was shredded. " +
 		"`drift` reports the account (`not-captured`). The other one's own password was delivered.",
-	"drift: complexity-off": "Where complexity is off, Samba does not run the hook. `drift` reports the account (`complexity-off`) and names the policy.",
+	"drift: complexity-off password settings object simple-": "Where complexity is off, Samba does not run the hook. " +
+		"`drift` reports that (`complexity-off`), and names the policy.",
+	"drift: complexity-off the domain": "Where complexity is off, Samba does not run the hook. " +
+		"`drift` reports that (`complexity-off`), and says that it is so in the whole domain.",
 
 	"not sent: no password":                     "Without `fUserPwdSupport` this attribute is no password: the account keeps the one it has.",
 	"not sent: refused by the policy":           "The hook refused it; the account keeps the password it has.",
@@ -38,8 +41,9 @@ var notes = map[string]string{
 
 // absent explains what a Samba does not offer, where its own words do not.
 var absent = map[string]string{
-	"SAMR has no level 32 here":     "Samba before 4.17 does not know this level.",
-	"command not found: chgpasswd4": "Samba before 4.17 does not know this call.",
+	invalidInfoClass:                "Samba 4.13 does not know it: the levels of its SAMR end at 26.",
+	"SAMR has no level 32 here":     "Samba 4.13 does not know it: the levels of its SAMR end at 26.",
+	"command not found: chgpasswd4": "Samba 4.13 does not know it: its SAMR ends at ChangePasswordUser3.",
 }
 
 func note(v verdict) string {
