@@ -50,12 +50,19 @@ func TestMatrix(t *testing.T) {
 	if os.Getenv("CI") != "true" && os.Getenv("PWSYNC_INTEGRATION") == "" {
 		t.Skip("needs Docker and minutes; make compat runs it")
 	}
-	var all []*column
+	var all, whole, parts []*column
 	for name := range strings.SplitSeq(*columns, ",") {
 		suite, short := strings.CutSuffix(name, ":short")
-		all = append(all, &column{suite: suite, short: short})
+		c := &column{suite: suite, short: short}
+		all = append(all, c)
+		if short {
+			parts = append(parts, c)
+		} else {
+			whole = append(whole, c)
+		}
 	}
-	sideBySide(runtime.NumCPU(), all, func(c *column) {
+	// What takes longest begins first.
+	sideBySide(runtime.NumCPU(), append(whole, parts...), func(c *column) {
 		t.Run(c.suite, func(t *testing.T) { c.try(t) })
 	})
 	if *write == "" || t.Failed() {

@@ -111,7 +111,7 @@ var rows = slices.Concat(
 		&row{name: "locked, reset", prepare: lockOut, change: reset, noLogin: true},
 		&row{name: "reset to the password that it has", short: true, again: true, change: reset},
 		&row{name: "complexity off in its policy (PSO)", short: true, prepare: withoutComplexity, change: reset,
-			want: always(drift("complexity-off"))},
+			want: always(drift("complexity-off password settings object simple-"))},
 		&row{name: "complexity off in the domain", stage: simple, change: reset, want: always(drift("complexity-off the domain"))},
 	),
 	inGroup("Between capture and proof, while the agent does not run",
