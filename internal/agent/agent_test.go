@@ -27,6 +27,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/prooftest"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
@@ -520,6 +521,30 @@ func TestRightGuess(t *testing.T) {
 		s.expectWaiting(0)
 		s.expectEvents(map[string]uint64{"never-committed": 2, "proven": 0, "repeated": 0})
 	})
+}
+
+// Anybody may make a capture up for an account that has no password, such as Guest. That says nothing about the directory, least of all
+// that the proof is to be by key, which shows passwords to the agent.
+func TestForgedForAnAccountWithoutPassword(t *testing.T) {
+	for name, byPassword := range map[string]bool{"hash": false, "key": true} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				s.byPassword = byPassword
+				guest := s.create("Guest", "")
+				s.update(guest, func(a *directory.Account) { a.NTHash, a.SupplementalCredentials = nil, nil })
+				s.after(time.Minute)
+				s.start()
+				s.hook("Guest", "guess")
+				s.after(time.Minute)
+				if basis := s.agent.Status().Directory.NTHash; basis != "unknown" {
+					s.Errorf("status says %q", basis)
+				}
+				s.after(10 * time.Minute)
+				s.expectWaiting(0)
+				s.expectEvents(map[string]uint64{"hash-missing": 0, "unprovable": 0, "never-committed": 1})
+			})
+		})
+	}
 }
 
 func TestRestAfter(t *testing.T) {

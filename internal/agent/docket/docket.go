@@ -352,10 +352,7 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		f := d.finding(e)
 		f.Overdue = considered && proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
 		if err == nil {
-			d.compare(&f, s, stored, began)
-			if f.Verdict == proof.Current && !e.precedes(account.Stamp) {
-				f.Verdict = proof.NotYet
-			}
+			d.compare(&f, s, stored, began, e.precedes(account.Stamp))
 		}
 		if f.Verdict == proof.Underived { // nothing has been said of it yet
 			if !f.skipped {
@@ -398,7 +395,7 @@ func (s *Subject) afford(underived []Finding) []Finding {
 func (d *Docket) judgeOrphans(s *Subject, account directory.Account, stored proof.Stored, began time.Time) []Finding {
 	for i, e := range d.candidates(s, account, began) {
 		f := d.finding(e)
-		if d.compare(&f, s, stored, began); i >= orphansByKey && d.basis == proof.AES256 {
+		if d.compare(&f, s, stored, began, true); i >= orphansByKey && d.basis == proof.AES256 {
 			return nil
 		}
 		switch f.Verdict {
@@ -465,14 +462,20 @@ func (d *Docket) finding(e *entry) Finding {
 		Earlier: e.Header.Time.Before(d.began), entry: e}
 }
 
-func (d *Docket) compare(f *Finding, s *Subject, stored proof.Stored, began time.Time) {
+// compare judges a capture; changed says whether what is stored may be of its change. If not, it proves nothing, nor does it tell whether
+// anything will be provable: it may be an account's that has no password.
+func (d *Docket) compare(f *Finding, s *Subject, stored proof.Stored, began time.Time, changed bool) {
 	f.skipped = f.entry.skipped.Equal(began)
 	if f.Evidence.HasPassword() && !s.keys { // it came after they could have been asked for
 		f.Verdict, f.skipped, s.again = proof.Underived, true, true
 		return
 	}
+	verdict := f.Evidence.Judge(stored)
+	if !changed && verdict != proof.Underived {
+		return
+	}
 	d.basis = f.Evidence.Basis(stored)
-	f.Verdict = f.Evidence.Judge(stored)
+	f.Verdict = verdict
 	if f.Verdict == proof.Unprovable {
 		f.News, f.entry.noHash = !f.entry.noHash, true
 	}
