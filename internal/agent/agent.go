@@ -158,6 +158,8 @@ const (
 	watchSeldom = 20 * time.Second
 	// followEvery is the time between two batches of accounts that are asked about.
 	followEvery = time.Second
+	// lookEvery is how often it is asked whether it is time for a look at all accounts.
+	lookEvery = time.Second
 )
 
 // Run works until ctx ends, and then returns nil; captures that still wait stay in their folder. An error means that it could
@@ -179,6 +181,7 @@ func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
 	loops.Go(func() { a.prove(ctx) })
 	loops.Go(func() { a.keepWatch(ctx) })
 	loops.Go(func() { a.followUp(ctx) })
+	loops.Go(func() { a.lookAtAll(ctx) })
 	loops.Wait()
 	a.link.close()
 	a.watched.close()
@@ -194,6 +197,17 @@ func (a *Agent) keepWatch(ctx context.Context) {
 func (a *Agent) followUp(ctx context.Context) {
 	rest := func(took time.Duration) time.Duration { return max(0, followEvery-took) }
 	a.repeat(ctx, "asking who wants which account", rest, func(dc Directory) error { return a.follow.Ask(ctx, dc) })
+}
+
+// lookAtAll has the followup take in all accounts when it is time for that, once the watch has begun: its first pass may read them all.
+func (a *Agent) lookAtAll(ctx context.Context) {
+	rest := func(time.Duration) time.Duration { return lookEvery }
+	a.repeat(ctx, "looking at all accounts", rest, func(dc Directory) error {
+		if a.watch.Status().Mark.IsZero() {
+			return nil
+		}
+		return a.follow.Look(ctx, dc)
+	})
 }
 
 // repeat takes a step, again and again, while the DC answers on the watch's connection, until ctx ends.

@@ -350,6 +350,66 @@ func TestLookAtAll(t *testing.T) {
 	})
 }
 
+// A look at all accounts that takes minutes holds up neither the mark nor what is told of those who change meanwhile.
+func TestLookAtAllBesideTheWatch(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.after(time.Minute)
+		s.installed()
+		s.mu.Lock()
+		s.paging = 5 * time.Minute
+		scans := len(s.scans)
+		s.mu.Unlock()
+		s.after(24*time.Hour - 15*time.Minute)
+		for range 30 {
+			s.after(time.Minute)
+			if age := time.Since(s.mark().AsOf); age > 2*watchEvery {
+				s.Fatalf("the mark is %v old", age)
+			}
+			s.mu.Lock()
+			begun := slices.Contains(s.scans[scans:], 0)
+			s.mu.Unlock()
+			if begun && s.stamp(alice).Version == 1 {
+				s.set(alice, "new")
+			}
+		}
+		s.expectDecided("alice@2 of DC1 cloud:alice@example.com:not-captured")
+	})
+}
+
+// An account about which the DC never answers does not hold up the look at all of them, and so not the next one.
+func TestLookAtAllButOne(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.refuses = map[string]bool{alice.String(): true}
+		s.after(time.Minute)
+		s.installed()
+		s.mu.Lock()
+		s.accounts[bob].SAMAccountName = "bobby" // without moving the USN
+		s.mu.Unlock()
+		s.after(25 * time.Hour)
+		s.expectDecided("bobby@1 of DC1 cloud:bob@example.com:before-installation")
+	})
+}
+
+// The agent ends before all accounts of a directory that went back were asked about.
+func TestLookAtAllOfARestoredDirectory(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		s.after(time.Minute)
+		s.installed()
+		s.mu.Lock()
+		s.invocation = dsdb.GUID{0xdd}
+		s.mu.Unlock()
+		s.after(time.Minute)
+		s.stop()
+		s.start()
+		s.after(enough + lookEvery)
+		s.expectDecided("alice@1 cloud:alice@example.com:before-installation")
+	})
+}
+
 // 20,000 accounts at the first start are asked about a hundred a second, and whoever changes meanwhile goes first.
 func TestFollowupOfManyAccounts(t *testing.T) {
 	const many = 20_000

@@ -26,6 +26,7 @@ type samba struct {
 	usn        uint64
 	invocation dsdb.GUID
 	down       bool
+	paging     time.Duration   // of all accounts, beside other searches
 	loses      bool            // it greets, and hangs up at the first search
 	storesNone bool            // nt hash store = never
 	refuses    map[string]bool // names and GUIDs whose lookup is answered with an LDAP error
@@ -327,6 +328,14 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 	})
 	if err != nil {
 		return err
+	}
+	if from == 0 {
+		c.mu.Lock()
+		paging := c.paging
+		c.mu.Unlock()
+		if err := pause(ctx, paging); err != nil {
+			return err
+		}
 	}
 	slices.SortFunc(changed, func(a, b directory.Account) int { return cmp.Compare(a.USNChanged, b.USNChanged) })
 	for _, a := range changed {

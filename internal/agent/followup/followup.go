@@ -53,6 +53,8 @@ const (
 // Directory is what is asked of a DC.
 type Directory interface {
 	route.Directory
+	Changed(ctx context.Context, fromUSN uint64, attrs []string,
+		each func(directory.Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error
 	AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (directory.Account, error)
 	Root(ctx context.Context) (directory.Root, error)
 	Controllers(ctx context.Context) ([]directory.Controller, error)
@@ -140,20 +142,17 @@ func (f *Followup) save() error {
 	return nil
 }
 
-// WantsWhole reports whether the watch's next pass is to read all accounts.
-func (f *Followup) WantsWhole() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	age := time.Since(f.state.Whole)
-	return f.whole.IsZero() && (f.state.Settings != f.settings || age >= wholeEvery || age < 0)
-}
-
 // Saw takes in an account that a pass of the watch met. from is the position before the pass, zero in one that reads all accounts.
 func (f *Followup) Saw(guid dsdb.GUID, stamp dsdb.Stamp, from uint64) {
+	f.take(guid, stamp, from, true)
+}
+
+// take takes an account in. What the watch met is the newest that is known of it.
+func (f *Followup) take(guid dsdb.GUID, stamp dsdb.Stamp, from uint64, newest bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.pending[guid]
-	if e == nil || e.asked || !e.stamp.Equal(stamp) {
+	if e == nil || e.asked || newest && !e.stamp.Equal(stamp) {
 		e = &entry{guid: guid, stamp: stamp, due: time.Now().Add(f.Delay), mover: from > 0}
 		if old := f.pending[guid]; old != nil {
 			e.from, e.mover, e.whole = old.from, e.mover || old.mover, old.whole
@@ -179,7 +178,39 @@ func (f *Followup) add(e *entry) {
 	}
 }
 
-// SawAll ends a pass that read all accounts, which began at that time.
+// Look takes all accounts in, if it is time for that. It may take minutes, so it goes on beside the watch's passes.
+func (f *Followup) Look(ctx context.Context, dc Directory) error {
+	f.mu.Lock()
+	age := time.Since(f.state.Whole)
+	wanted := f.whole.IsZero() && (f.state.Settings != f.settings || age >= wholeEvery || age < 0)
+	f.mu.Unlock()
+	if !wanted {
+		return nil
+	}
+	began := time.Now()
+	err := dc.Changed(ctx, 0, nil, func(a directory.Account) error {
+		f.take(a.GUID, a.Stamp, 0, false)
+		return nil
+	}, func(dsdb.GUID, string) error { return nil })
+	if err != nil {
+		return fmt.Errorf("looking at all accounts: %w", err)
+	}
+	f.SawAll(began)
+	return nil
+}
+
+// Anew says that the directory is another one, or went back: a look at all accounts is due, also if this process ends before it is done.
+func (f *Followup) Anew() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state.Whole.IsZero() {
+		return nil
+	}
+	f.state.Whole = time.Time{}
+	return f.save()
+}
+
+// SawAll ends a look at all accounts, or a pass of the watch that read them all, which began at that time.
 func (f *Followup) SawAll(began time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -248,6 +279,10 @@ func (f *Followup) Ask(ctx context.Context, dc Directory) error {
 		case f.pending[e.guid] != e: // it changed meanwhile, and waits anew
 		case slices.Contains(refused, e):
 			e.asked, e.fault, e.due = false, true, time.Now().Add(f.Delay)
+			if e.whole { // the look does not wait for what may never be answered
+				e.whole = false
+				f.left--
+			}
 			f.add(e)
 		default:
 			f.remove(e)

@@ -8,7 +8,7 @@
 // the one before. Samba shows that number only after the writes up to it, so what a pass misses has a higher one. All accounts are
 // read at the first pass only, and when the database is another one or went back. The stamps go out first, the mark after them, and
 // where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none. Package followup asks about whom
-// the watch met, and may want all accounts read once more.
+// the watch met.
 //
 // Bytes: the position is a JSON file {"invocation_id", "usn"}, written by durable.Replace. An attacker who can write it can make the
 // watch skip stamps; it lies in the agent's own folder, which is root's.
@@ -111,15 +111,14 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	}
 	now := position{root.InvocationID, root.HighestUSN}
 	anew := now.InvocationID != w.at.InvocationID || now.USN < w.at.USN
-	whole := anew || w.Follow.WantsWhole()
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
 		restored := w.at != position{}
 		clear(w.stamps)
-		err = w.passOn(ctx, dc, began, 0, restored)
-	case whole:
-		err = w.passOn(ctx, dc, began, 0, false)
+		if err = w.Follow.Anew(); err == nil {
+			err = w.passOn(ctx, dc, began, 0, restored)
+		}
 	case now != w.at:
 		err = w.passOn(ctx, dc, began, w.at.USN+1, false)
 	}
@@ -127,7 +126,7 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 		return fmt.Errorf("watching: %w", err)
 	}
 	w.Docket.PassComplete(began)
-	if whole {
+	if anew {
 		w.Follow.SawAll(began)
 	}
 	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID, Peers: peers}); err != nil {
