@@ -23,14 +23,16 @@ func driftCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "drift",
 		Usage: "list the accounts whose password a target lacks, and why",
-		Description: "Asks the running serve which accounts a target wants whose password in the directory it does not have. What was not captured is " +
-			"delivered after the account's next change; until then it is listed. What other domain controllers deliver, those that " +
-			"[directory] peers names, is listed with --all only. A change is looked at when confirm_timeout is over, and every account once " +
+		Description: "Asks the running serve. An account is listed for each target that wants it and lacks the password that the directory holds. A password " +
+			"that was not captured cannot be delivered: its account is listed until the next change. After an installation these are all " +
+			"accounts (before-installation). What is changed at the domain controllers that [directory] peers names is theirs to deliver, " +
+			"and is listed with --all only. A change is looked at when confirm_timeout is over, and every account once " +
 			"a day, because a group's new member does not change itself. Exit code 0: nothing is listed, 1: could not be told, 2: the " +
 			"configuration is wrong, 3: something is listed. --json prints an object: drift, a list of objects with account, guid, " +
 			"user_principal_name, target, user (the account there), reason, detail, stamp (version, time, invocation_id, usn), seen and dc " +
 			"(where it was changed); undecided, how many accounts the agent has still to look at, null if it does not run; as_of, until " +
-			"when the directory has been seen, not there if that is not known. The reasons: " + strings.Join(reasonNames(), ", ") + ".",
+			"when the directory has been seen, not there if that is not known. The reasons, explained in " +
+			"/usr/share/doc/samba-pwsync/operating.md: " + strings.Join(reasonNames(), ", ") + ".",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
@@ -52,7 +54,7 @@ var reasons = []struct {
 	{change.AtOtherDC, true, "changed at a domain controller without samba-pwsync", "install it there, and name it in [directory] peers"},
 	{change.AtPeer, false, "changed at a domain controller that delivers by itself", "ask there: samba-pwsync drift"},
 	{change.HashOnly, true, "only a hash was set, so nobody knows the password", ""},
-	{change.ComplexityOff, true, "not shown to the hook, because complexity is off", "switch complexity on in that policy"},
+	{change.ComplexityOff, true, "not shown to the hook, because complexity is off", "switch it on there"},
 	{change.Unprovable, true, "the directory stores nothing to prove it by", "see samba-pwsync check --connect"},
 	{change.NotCaptured, true, "not captured by the hook", "see samba-pwsync check, and the hook's errors in the system's log"},
 	{change.WantedSince, true, "the target did not want the account at that time", ""},
@@ -73,13 +75,13 @@ func reasonNames() (names []string) {
 	return names
 }
 
-// explain says a reason in words, with what to do about it.
+// explain says a reason, by its name and in words, with what to do about it.
 func explain(reason change.Reason, detail string) string {
 	for _, r := range reasons {
 		if r.reason != reason {
 			continue
 		}
-		text := r.why
+		text := string(reason) + ": " + r.why
 		if detail != "" {
 			text += " (" + detail + ")"
 		}

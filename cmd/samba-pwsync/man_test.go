@@ -220,9 +220,9 @@ In it:
 Two key pairs.
 Both public keys are the hook's.
 .Pa agent.key
-opens the hashes of captured passwords,
+opens the hashes of captured passwords, or with proof = "aes256" the passwords themselves until they are proven;
 .Pa forwarder.key
-the passwords.
+opens the passwords.
 Whoever has a private key and the spool reads what waits there, so they do not belong into the same backup.
 .It Pa spool/incoming/
 Captures, from the hook to the agent.
@@ -265,6 +265,8 @@ Install it on a domain controller:
 .Bd -literal -offset indent
 samba-pwsync init
 editor %[1]s
+editor /etc/samba/smb.conf      # check password script = exec /usr/sbin/samba-pwsync-hook
+systemctl restart samba-ad-dc
 samba-pwsync check --connect
 systemctl enable --now samba-pwsync
 .Ed

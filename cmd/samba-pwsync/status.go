@@ -29,8 +29,9 @@ func statusCommand() *cli.Command {
 		Name:  "status",
 		Usage: "tell how the agent, the forwarder and the targets are",
 		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
-			"attention (not running, directory down, a target denied or down, items parked, passwords expired undelivered, passwords missing at a target " +
-			"unless they were changed before samba-pwsync was installed (see drift), the watch stale, files set aside).",
+			"attention (not running, directory down or without what passwords are proven by, a target denied or down, items parked, passwords expired " +
+			"undelivered, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer silent, the watch " +
+			"stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
