@@ -179,11 +179,10 @@ func (a Address) AddrPort() (_ netip.AddrPort, ok bool) {
 	return parsed, err == nil && parsed.Addr().Is6() == (family == "ipv6")
 }
 
-// Errors of Parse. The first is that of a line which is of another kind.
-var (
-	ErrNoEvent      = errors.New("not an audit event")
-	errMajorVersion = errors.New("a version that is not known here")
-)
+// ErrNoEvent is Parse's error of a line that is of another kind.
+var ErrNoEvent = errors.New("not an audit event")
+
+var errMajorVersion = errors.New("a version that is not known here")
 
 // Parse decodes one event, without a newline; blanks around it do not matter. What does not begin as a JSON object is
 // ErrNoEvent. What does, but is not whole, has no timestamp or type, or lacks what its type promises, is another error. The text of

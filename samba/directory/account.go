@@ -169,7 +169,8 @@ func (dc *DC) protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
 // Unhashed names up to limit user accounts that have a password but no NT hash
 // stored (see `nt hash store` in smb.conf), and whether there are more. A
 // password that must be changed at the next logon is not counted. It looks at
-// every account, and only where hashes can be read at all it tells anything.
+// every account. On a connection that may not read hashes its answer means
+// nothing.
 func (dc *DC) Unhashed(ctx context.Context, limit int) (names []string, more bool, err error) {
 	return dc.without(ctx, hashAttribute, limit)
 }

@@ -34,7 +34,8 @@ import (
 
 // Errors that callers tell apart, with errors.Is.
 var (
-	// ErrNotFound: the directory has no such account, or only a deleted one.
+	// ErrNotFound: the directory has no such account, or only a deleted one;
+	// of SelfWritable, no such attribute.
 	ErrNotFound = errors.New("no such account")
 
 	// ErrUnavailable: the DC cannot be reached, went away or did not answer in

@@ -5,8 +5,9 @@ import (
 	"golang.org/x/crypto/md4"
 )
 
-// NTHash returns the NT hash of a password given as UTF-16LE: its MD4, which
-// is what unicodePwd holds ([MS-SAMR] 3.1.1.8.7, NTOWFv1 of [MS-NLMP] 3.3.1).
+// NTHash returns the NT hash of a password given as UTF-16LE (as by UTF16LE of
+// package checkpassword): its MD4, which is what unicodePwd holds ([MS-SAMR]
+// 3.1.1.8.7, NTOWFv1 of [MS-NLMP] 3.3.1).
 // Unsalted and accepted in place of the password by NTLM: guard it as such.
 func NTHash(utf16le []byte) [16]byte {
 	h := md4.New()
