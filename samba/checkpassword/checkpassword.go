@@ -38,11 +38,10 @@ const (
 	Fail   = 2 // the script could not do its work
 )
 
-// Limits of what Read takes.
-const (
-	MaxPassword = 4096 // bytes of a password
-	maxName     = 1024 // bytes of a name
-)
+// MaxPassword is how many bytes of a password Read takes.
+const MaxPassword = 4096
+
+const maxName = 1024 // bytes of a name
 
 // The variables in which Samba names the account, since 4.11. The last two are
 // set only where the account has the attribute, and never by

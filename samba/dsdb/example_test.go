@@ -1,13 +1,34 @@
 package dsdb_test
 
 import (
+	"crypto/subtle"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
+
+// Is this the account's current password? unicodePwd is NTHash of the Account that package directory finds.
+func ExampleNTHash() {
+	unicodePwd, err := hex.DecodeString("8846f7eaee8fb117ad06bdd830b7586c")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, password := range []string{"password", "Password"} {
+		utf16le := checkpassword.UTF16LE([]byte(password))
+		hash := dsdb.NTHash(utf16le)
+		clear(utf16le)
+		fmt.Println(subtle.ConstantTimeCompare(hash[:], unicodePwd) == 1)
+	}
+	// Output:
+	// true
+	// false
+}
 
 // Which of two changes of one account's password is the current one?
 func ExampleStamp_Compare() {
