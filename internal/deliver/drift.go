@@ -60,8 +60,14 @@ func (f *Forwarder) Drift() (DriftReport, error) {
 		})
 	}
 	r.Drift = append(r.Drift, late...)
+	old := func(d Drift) int { // last: in the first months they are many, and ask for nothing
+		if d.Reason == change.BeforeInstallation {
+			return 1
+		}
+		return 0
+	}
 	slices.SortStableFunc(r.Drift, func(a, b Drift) int {
-		return cmp.Or(strings.Compare(strings.ToLower(a.Account), strings.ToLower(b.Account)), cmp.Compare(a.GUID, b.GUID), cmp.Compare(a.Target, b.Target))
+		return cmp.Or(old(a)-old(b), strings.Compare(strings.ToLower(a.Account), strings.ToLower(b.Account)), cmp.Compare(a.GUID, b.GUID), cmp.Compare(a.Target, b.Target))
 	})
 	return r, nil
 }

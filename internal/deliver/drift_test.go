@@ -70,6 +70,12 @@ func TestDrift(t *testing.T) {
 		w.pass(time.Second)
 		w.drifts("user1@1 entra complexity-off", "user1@1 google complexity-off")
 		w.happened("drift", 3)
+
+		// What was changed before the installation stands last.
+		w.decides(0, 1, change.BeforeInstallation, "google")
+		w.pass(time.Second)
+		w.drifts("user1@1 entra complexity-off", "user1@1 google complexity-off", "user0@1 google before-installation")
+		w.tell(change.Sighting{Account: account(0), Gone: true})
 		w.put(w.change(1, 2, "google", "entra"))
 		w.pass(2 * time.Second)
 		w.drifts()

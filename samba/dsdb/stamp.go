@@ -62,8 +62,11 @@ const (
 )
 
 // MetaData is an object's decoded replPropertyMetaData, in the stored order.
-type MetaData []struct {
-	AttID uint32
+type MetaData []AttributeStamp
+
+// AttributeStamp is the stamp of one attribute of an object.
+type AttributeStamp struct {
+	AttID uint32 // ATTRTYP, such as AttIDUnicodePwd
 	Stamp
 }
 
