@@ -251,7 +251,7 @@ func (c *connection) AccountByName(ctx context.Context, name string, attrs []str
 		for _, found := range c.accounts {
 			if strings.EqualFold(found.SAMAccountName, name) {
 				a = project(*found, attrs)
-				return nil
+				return a.Unreadable
 			}
 		}
 		return directory.ErrNotFound
@@ -270,7 +270,7 @@ func (c *connection) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []
 			return directory.ErrNotFound
 		}
 		a = project(*found, attrs)
-		return nil
+		return a.Unreadable
 	})
 	return a, err
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,6 +71,60 @@ func TestAccountsWithoutPasswordAreNoSightings(t *testing.T) {
 		s.start()
 		s.after(ms)
 		s.expectSighted()
+	})
+}
+
+// A broken domain controller may replicate nonsense. It holds up nobody but the account that it is about, of which nothing is sent.
+func TestAccountThatCannotBeDecoded(t *testing.T) {
+	test(t, func(s *site) {
+		alice, bob := s.create("alice", "old"), s.create("bob", "old")
+		nameless := s.create("nameless", "old")
+		s.start()
+		s.after(10 * time.Minute)
+		s.expectSighted("alice@1", "bob@1", "nameless@1")
+		decodable := *s.accounts[alice]
+		decodable.DN = "CN=alice"
+		for range 2 {
+			s.update(alice, func(a *directory.Account) {
+				*a = directory.Account{GUID: a.GUID, SAMAccountName: "alice", DN: "CN=alice", Unreadable: errors.New("no time"), USNChanged: a.USNChanged}
+			})
+			s.update(nameless, func(a *directory.Account) {
+				*a = directory.Account{SAMAccountName: "nameless", DN: "CN=nameless", Unreadable: errors.New("no GUID"), USNChanged: a.USNChanged}
+			})
+			s.set(bob, "new")
+			s.hook("alice", "new")
+			s.after(10 * time.Minute)
+		}
+		s.expectSighted("alice gone", "bob@2", "alice gone", "bob@3")
+		s.expect()
+		s.expectEvents(map[string]uint64{"account-unreadable": 2, "capture-damaged": 2, "agent-trouble": 0})
+		if time.Since(s.mark().AsOf) > 2*time.Second {
+			s.Error("the mark stands still")
+		}
+		if status := s.agent.Status(); status.Watch.USN != s.usn || status.Followup.Undecided != 0 {
+			s.Errorf("status is %+v", status)
+		}
+
+		s.hook("alice", "newer")
+		s.update(alice, func(a *directory.Account) { decodable.USNChanged = a.USNChanged; *a = decodable })
+		s.set(alice, "newer")
+		s.after(watchEvery + ms)
+		s.expectSighted("alice@2")
+		s.expect("alice=newer")
+
+		s.update(alice, func(a *directory.Account) { a.Unreadable = errors.New("again") })
+		s.after(10 * time.Minute)
+		s.expectSighted("alice gone")
+		s.stop()
+		if err := os.Remove(filepath.Join(s.state, "followup.json")); err != nil { // so that all are looked at
+			s.Fatal(err)
+		}
+		s.start()
+		s.after(10 * time.Minute)
+		s.expectEvents(map[string]uint64{"account-unreadable": 3, "agent-trouble": 0})
+		if n := s.agent.Status().Followup.Undecided; n != 0 {
+			s.Errorf("%d are undecided", n)
+		}
 	})
 }
 

@@ -108,7 +108,7 @@ func Parse(b []byte) (Change, error) {
 type Sighting struct {
 	Account Account    `json:"account"`
 	Stamp   dsdb.Stamp `json:"stamp"`           // zero if Gone
-	Gone    bool       `json:"gone,omitempty"`  // the account was deleted: nothing that waits for it is current
+	Gone    bool       `json:"gone,omitempty"`  // the account was deleted, or cannot be decoded: nothing that waits for it counts as current
 	Reset   bool       `json:"reset,omitempty"` // the directory was restored or rolled back: the stamp holds, even if it is older than one seen before
 	Wanted  *Wanted    `json:"wanted,omitempty"`
 	// Whole ends the sightings of a directory that was restored or rolled back; it is of no account. An account that was not among those

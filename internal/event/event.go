@@ -129,6 +129,12 @@ func (l *Log) Sighted(n int) {
 	l.write(slog.LevelDebug, "sighted", "password stamps passed on", slog.Int("count", n))
 }
 
+// AccountUnreadable: what the directory holds of an account makes no sense. The others are not held up by that.
+func (l *Log) AccountUnreadable(a change.Account, err error) {
+	l.write(slog.LevelError, "account-unreadable", "account cannot be read from the directory: none of its passwords is sent until it can",
+		account(a), failed(err))
+}
+
 // AgentTrouble: something of the agent's own failed and will be tried again.
 func (l *Log) AgentTrouble(doing string, err error) {
 	l.write(slog.LevelError, "agent-trouble", doing+" failed; will try again", failed(err))
@@ -189,9 +195,9 @@ func (l *Log) Superseded(target string, a change.Account, old, now uint32) {
 		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
 }
 
-// AccountGone: the account of a queued password was deleted; the password has been shredded.
+// AccountGone: the account of a queued password was deleted, or the agent cannot read it; the password has been shredded.
 func (l *Log) AccountGone(target string, a change.Account, version uint32) {
-	l.write(slog.LevelInfo, "account-gone", "account was deleted; its queued password is shredded", slog.String("target", target), account(a),
+	l.write(slog.LevelInfo, "account-gone", "account was deleted, or cannot be read; its queued password is shredded", slog.String("target", target), account(a),
 		slog.Uint64("stamp", uint64(version)))
 }
 

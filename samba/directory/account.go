@@ -38,6 +38,10 @@ type Account struct {
 	// the name as it was asked for; binary values as the bytes they are. What
 	// the account does not have is not there.
 	Attributes map[string]string
+
+	// Unreadable says why the account could not be decoded; see Changed, which alone
+	// tells of such an account. A lookup of one fails.
+	Unreadable error `json:"-"`
 }
 
 // String names the account without its hash and keys, for whoever prints it.

@@ -34,6 +34,11 @@ const (
 // The DC forgets a deletion after its tombstone lifetime, 180 days by default
 // ([MS-ADTS] 3.1.1.5.5). Hashes are not read.
 //
+// An account that cannot be decoded, dead or alive, delays no other: each gets
+// it with Unreadable set, its names, its objectGUID unless that is what cannot be
+// decoded, and nothing else. Its stamp is not known, which is another thing than
+// having none: whoever relied on an earlier one must not go on doing so.
+//
 // To follow the directory, read Root's HighestUSN first, then Changed, and go
 // on from the number just read, plus one: an account that changes in between
 // comes twice instead of never. USNs are one DC's own; they mean nothing at
@@ -127,7 +132,7 @@ func (dc *DC) scan(ctx context.Context, fromUSN uint64, attrs []string,
 		Filter:     fmt.Sprintf("(&(objectClass=user)(uSNChanged>=%d))", fromUSN),
 		Attributes: []string{"objectGUID", "sAMAccountName"},
 		Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
-	}, func(entry *ldap.Entry) (func() error, error) { return decodeDead(entry, gone) })
+	}, func(entry *ldap.Entry) (func() error, error) { return decodeDead(entry, each, gone) })
 }
 
 // deletedObjects is the well-known GUID of the container of deleted objects
@@ -155,7 +160,7 @@ func decodeChange(attrs []string, each func(Account) error, gone func(dsdb.GUID,
 		switch {
 		case entry.GetAttributeValue("isDeleted") == "TRUE":
 			if slices.Contains(entry.GetAttributeValues("objectClass"), "user") {
-				return decodeDead(entry, gone)
+				return decodeDead(entry, each, gone)
 			}
 		case entry.GetAttributeValue("sAMAccountType") == strconv.Itoa(dsdb.SAMUserObject):
 			return decodeLiving(entry, attrs, each)
@@ -166,13 +171,26 @@ func decodeChange(attrs []string, each func(Account) error, gone func(dsdb.GUID,
 
 func decodeLiving(entry *ldap.Entry, attrs []string, each func(Account) error) (func() error, error) {
 	a, err := decodeAccount(entry, attrs)
-	return func() error { return each(a) }, err
+	if err != nil {
+		a = unreadable(entry, err)
+	}
+	return func() error { return each(a) }, nil
 }
 
-func decodeDead(entry *ldap.Entry, gone func(dsdb.GUID, string) error) (func() error, error) {
+func decodeDead(entry *ldap.Entry, each func(Account) error, gone func(dsdb.GUID, string) error) (func() error, error) {
 	d := decoder{entry: entry}
 	guid, name := d.guid("objectGUID"), d.text("sAMAccountName")
-	return func() error { return gone(guid, name) }, d.err
+	if d.err != nil {
+		return func() error { return each(unreadable(entry, d.err)) }, nil
+	}
+	return func() error { return gone(guid, name) }, nil
+}
+
+// unreadable is all that can be said of an account that cannot be decoded.
+func unreadable(entry *ldap.Entry, err error) Account {
+	d := decoder{entry: entry}
+	return Account{DN: entry.DN, GUID: d.guid("objectGUID"), SAMAccountName: d.text("sAMAccountName"),
+		UserPrincipalName: d.text("userPrincipalName"), Unreadable: err}
 }
 
 func tellAll(result *ldap.SearchResult, doing string, decode teller) error {

@@ -21,6 +21,7 @@ type ledger struct {
 	dead    map[string]bool
 	asked   []search
 	before  func(s search) // something happens just before a search is answered
+	spoil   func(name string, e *ldap.Entry)
 }
 
 func newLedger(t *testing.T, names ...string) *ledger {
@@ -76,6 +77,9 @@ func (l *ledger) entry(name string, usn uint64) *ldap.Entry {
 		if a.Name == "uSNChanged" {
 			*a = *ldap.NewEntryAttribute("uSNChanged", []string{strconv.FormatUint(usn, 10)})
 		}
+	}
+	if l.spoil != nil {
+		l.spoil(name, e)
 	}
 	return e
 }
@@ -231,11 +235,45 @@ func TestChangedStops(t *testing.T) {
 	}
 }
 
-func TestDeletedWithoutIdentity(t *testing.T) {
-	dc := dialFake(t, &fake{answer: func(search) *reply {
-		return &reply{entries: []*ldap.Entry{ldap.NewEntry("CN=x", map[string][]string{"isDeleted": {"TRUE"}, "objectClass": {"user"}})}}
-	}})
-	if err := dc.Changed(t.Context(), 4113, nil, nil, nil); err == nil || !strings.Contains(err.Error(), "objectGUID") {
-		t.Errorf("a deleted account without identity: %v", err)
+// An account that cannot be decoded is told of as such, in either way of looking, and delays no other.
+func TestChangedUnreadable(t *testing.T) {
+	late := make([]byte, 16+48) // its time is after the year 9999
+	late[0], late[8] = 1, 1
+	copy(late[16+8:], "\xff\xff\xff\xff\xff\xff\xff\xff")
+	for _, c := range []struct{ name, attribute, value string }{
+		{"metadata", "replPropertyMetaData", string(late)},
+		{"identity", "objectGUID", "short"},
+		{"deleted", "objectGUID", "short"},
+	} {
+		for _, from := range []uint64{0, 1001} {
+			l := newLedger(t, "alice", "bob", "carol")
+			l.dead["alice"] = c.name == "deleted"
+			l.spoil = func(name string, e *ldap.Entry) {
+				for _, a := range e.Attributes {
+					if name == "alice" && a.Name == c.attribute {
+						*a = *ldap.NewEntryAttribute(a.Name, []string{c.value})
+					}
+				}
+			}
+			var sound, odd []string
+			err := l.dial().Changed(t.Context(), from, nil, func(a Account) error {
+				switch {
+				case a.Unreadable == nil:
+					sound = append(sound, a.SAMAccountName)
+				case !strings.Contains(a.Unreadable.Error(), c.attribute) || a.DN == "" || !a.Stamp.IsZero() || a.GUID.IsZero() != (c.attribute == "objectGUID"):
+					t.Errorf("%s from %d: %+v, %v", c.name, from, a, a.Unreadable)
+				default:
+					odd = append(odd, a.SAMAccountName)
+				}
+				return nil
+			}, func(_ dsdb.GUID, name string) error {
+				t.Errorf("%s from %d: %s is gone", c.name, from, name)
+				return nil
+			})
+			slices.Sort(sound)
+			if err != nil || !slices.Equal(sound, []string{"bob", "carol"}) || !slices.Equal(odd, []string{"alice"}) {
+				t.Errorf("%s from %d: %q can be read and %q cannot, %v", c.name, from, sound, odd, err)
+			}
+		}
 	}
 }

@@ -189,7 +189,9 @@ func (f *Followup) Look(ctx context.Context, dc Directory) error {
 	}
 	began := time.Now()
 	err := dc.Changed(ctx, 0, nil, func(a directory.Account) error {
-		f.take(a.GUID, a.Stamp, 0, false)
+		if a.Unreadable == nil { // otherwise the watch tells of it
+			f.take(a.GUID, a.Stamp, 0, false)
+		}
 		return nil
 	}, func(dsdb.GUID, string) error { return nil })
 	if err != nil {

@@ -67,6 +67,7 @@ type Watch struct {
 	passing chan struct{} // holds a token during a pass, which guards what follows
 	loaded  bool
 	stamps  map[dsdb.GUID]dsdb.Stamp // as last passed on by this process
+	odd     map[string]bool          // accounts that cannot be decoded, by DN: that has been said
 	saved   position                 // on disk
 	savedAt time.Time
 	files   int // of sightings, written so far
@@ -86,7 +87,7 @@ type position struct {
 
 // New returns a watch that has not looked yet.
 func New(o Options) *Watch {
-	return &Watch{Options: o, passing: make(chan struct{}, 1), stamps: map[dsdb.GUID]dsdb.Stamp{}}
+	return &Watch{Options: o, passing: make(chan struct{}, 1), stamps: map[dsdb.GUID]dsdb.Stamp{}, odd: map[string]bool{}}
 }
 
 // Pass looks once and passes on what moved. It may be called concurrently and repeated after any error.
@@ -164,12 +165,16 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, fromU
 		from = w.at.USN
 	}
 	err := dc.Changed(ctx, fromUSN, nil, func(a directory.Account) error {
+		if a.Unreadable != nil {
+			return w.leaveOut(a, add)
+		}
+		delete(w.odd, a.DN)
 		w.Follow.Saw(a.GUID, a.Stamp, from)
 		if a.Stamp.Equal(w.stamps[a.GUID]) { // both are zero if the account never had a password
 			return nil
 		}
 		return add(change.Sighting{
-			Account: change.Account{GUID: a.GUID, SAMAccountName: a.SAMAccountName, UserPrincipalName: a.UserPrincipalName},
+			Account: identity(a),
 			Stamp:   a.Stamp,
 			Reset:   restored,
 		})
@@ -183,6 +188,23 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, fromU
 		return err
 	}
 	return flush()
+}
+
+// leaveOut passes on that an account cannot be decoded, so that the others do not wait for it. It counts as deleted until it can be: its
+// password may have changed, so nothing that waits for it may be sent.
+func (w *Watch) leaveOut(a directory.Account, add func(change.Sighting) error) error {
+	if !w.odd[a.DN] {
+		w.odd[a.DN] = true
+		w.Log.AccountUnreadable(identity(a), a.Unreadable)
+	}
+	if a.GUID.IsZero() { // nothing can wait for it
+		return nil
+	}
+	return add(change.Sighting{Account: identity(a), Gone: true})
+}
+
+func identity(a directory.Account) change.Account {
+	return change.Account{GUID: a.GUID, SAMAccountName: a.SAMAccountName, UserPrincipalName: a.UserPrincipalName}
 }
 
 // note remembers what has been passed on, and tells the docket who moved.
