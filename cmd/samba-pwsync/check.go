@@ -312,6 +312,7 @@ func checkControllers(ctx context.Context, list *checklist, cfg *config.Config, 
 		case !dcs[i].Writable:
 			problem = fmt.Sprintf("%q is a read-only domain controller: no password changes there", peer)
 		default:
+			list.ok("peer %s: a writable domain controller; that samba-pwsync runs there, with this one among its peers, cannot be seen from here", dcs[i].Name)
 			continue
 		}
 		listFaults(list, config.Faults{{File: path, Key: "directory.peers", Problem: problem,

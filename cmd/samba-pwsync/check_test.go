@@ -117,7 +117,7 @@ func TestCheckControllers(t *testing.T) {
 	}{
 		{"not alone", one, nil, nil, "attention  passwords change at DC2, too", exitAttention},
 		{"restored, not replicated yet", dsdb.GUID{4}, nil, nil, "", exitOK},
-		{"peer", one, []string{"dc2"}, nil, "", exitOK},
+		{"peer", one, []string{"dc2"}, nil, "ok         peer DC2: a writable domain controller", exitOK},
 		{"peer that there is not", one, []string{"DC2", "DC4"}, nil, `the domain has no domain controller "DC4"`, exitUsage},
 		{"its own peer", one, []string{"DC1", "DC2"}, nil, `"DC1" is this domain controller itself`, exitUsage},
 		{"peer without changes", one, []string{"DC2", "RODC"}, nil, `"RODC" is a read-only domain controller`, exitUsage},
