@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -295,6 +296,48 @@ func TestFollowupRefused(t *testing.T) {
 		s.after(enough)
 		s.expectDecided("alice@2 of DC1 cloud:alice@example.com:not-captured")
 	})
+}
+
+// What cannot be told of any account is said once, not for each; none is taken for refused, or for deleted.
+func TestFollowupOfAnUnreadableDomain(t *testing.T) {
+	for name, known := range map[string]bool{"controllers": false, "password settings": true} {
+		for _, unreadable := range []error{errors.New("LDAP result 80"), directory.ErrNotFound} {
+			t.Run(name+", "+unreadable.Error(), func(t *testing.T) {
+				test(t, func(s *site) {
+					var all []dsdb.GUID
+					var want []string
+					for n := range 2 * 100 {
+						who := fmt.Sprintf("user%03d", n)
+						all = append(all, s.create(who, "old"))
+						want = append(want, fmt.Sprintf("%s@2 of DC1 cloud:%s@example.com:not-captured", who, who))
+					}
+					if known {
+						s.installed()
+					} else {
+						s.start()
+						s.after(ms)
+					}
+					s.mu.Lock()
+					s.unreadable = unreadable
+					s.mu.Unlock()
+					for _, guid := range all {
+						s.set(guid, "new")
+					}
+					s.after(10 * time.Minute)
+					s.expectDecided()
+					s.expectEvents(map[string]uint64{"agent-trouble": 1})
+					if n := s.agent.Status().Followup.Undecided; n != len(all) {
+						s.Errorf("%d are undecided, want %d", n, len(all))
+					}
+					s.mu.Lock()
+					s.unreadable = nil
+					s.mu.Unlock()
+					s.after(10 * time.Second)
+					s.expectDecided(want...)
+				})
+			})
+		}
+	}
 }
 
 func TestDeletedIsNotFollowedUp(t *testing.T) {

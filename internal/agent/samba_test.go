@@ -30,6 +30,7 @@ type samba struct {
 	loses      bool            // it greets, and hangs up at the first search
 	storesNone bool            // nt hash store = never
 	refuses    map[string]bool // names and GUIDs whose lookup is answered with an LDAP error
+	unreadable error           // of the Configuration partition and the domain's settings
 	simple     bool            // complexity is off in the domain
 	psos       map[dsdb.GUID]directory.FineGrained
 	generation int // of connections; those of an earlier one are dead
@@ -231,6 +232,9 @@ func (c *connection) Root(ctx context.Context) (r directory.Root, err error) {
 func (c *connection) Controllers(ctx context.Context) (found []directory.Controller, err error) {
 	err = c.search(ctx, func() error {
 		c.listed++
+		if c.unreadable != nil {
+			return c.unreadable
+		}
 		found = append([]directory.Controller{{Name: "DC1", InvocationID: c.invocation, Writable: true}}, c.controllers...)
 		return nil
 	})
@@ -365,7 +369,7 @@ func (c *connection) ResultantPSO(ctx context.Context, guid dsdb.GUID) (pso dire
 func (c *connection) PasswordSettings(ctx context.Context) (p directory.PasswordSettings, err error) {
 	err = c.search(ctx, func() error {
 		p.Complexity = !c.simple
-		return nil
+		return c.unreadable
 	})
 	return p, err
 }

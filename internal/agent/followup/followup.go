@@ -329,14 +329,14 @@ func (f *Followup) giveBack(turn []*entry) {
 	}
 }
 
-// sightings asks about accounts. refused are those about which the DC would not tell.
+// sightings asks about accounts. refused are those about which the DC would not tell. What would fail for the others as well is an error.
 func (f *Followup) sightings(ctx context.Context, dc Directory, turn []*entry) (seen []change.Sighting, refused []*entry, err error) {
 	for _, e := range turn {
 		s, found, err := f.sighting(ctx, dc, e)
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
-		case errors.Is(err, directory.ErrUnavailable):
+		case errors.Is(err, directory.ErrUnavailable), errors.As(err, new(domainError)):
 			return nil, nil, err
 		case err != nil:
 			if !e.fault {

@@ -28,11 +28,16 @@ func (f *Followup) sighting(ctx context.Context, dc Directory, e *entry) (s chan
 		clear(a.NTHash)
 		clear(a.SupplementalCredentials)
 	}
-	if errors.Is(err, directory.ErrNotFound) {
+	if errors.Is(err, directory.ErrNotFound) && !errors.As(err, new(domainError)) {
 		return s, false, nil
 	}
 	return s, err == nil && s.Wanted != nil, err
 }
+
+// domainError is a trouble with what all accounts have in common, such as an unreadable Configuration partition.
+type domainError struct{ error }
+
+func (e domainError) Unwrap() error { return e.error }
 
 // wanted tells which targets want the account, and why one of them may lack its password.
 func (f *Followup) wanted(ctx context.Context, dc Directory, a directory.Account) (*change.Wanted, error) {
@@ -46,7 +51,7 @@ func (f *Followup) wanted(ctx context.Context, dc Directory, a directory.Account
 	}
 	site, err := f.sites.find(ctx, dc, a.Stamp.InvocationID)
 	if err != nil {
-		return w, err
+		return w, domainError{fmt.Errorf("looking for where a password was changed: %w", err)}
 	}
 	w.DC = site.name
 	targets, handed := f.Handed(a)
@@ -108,7 +113,10 @@ func complexity(ctx context.Context, dc Directory, guid dsdb.GUID) (policy strin
 		return "password settings object " + pso.Name, pso.Complexity, nil
 	}
 	domain, err := dc.PasswordSettings(ctx)
-	return "the domain", domain.Complexity, err
+	if err != nil {
+		return "", false, domainError{err}
+	}
+	return "the domain", domain.Complexity, nil
 }
 
 // site is where a password was changed.
@@ -139,7 +147,7 @@ func (s *sites) find(ctx context.Context, dc Directory, invocation dsdb.GUID) (s
 	}
 	controllers, err := dc.Controllers(ctx)
 	if err != nil {
-		return site{}, fmt.Errorf("looking for where a password was changed: %w", err)
+		return site{}, err
 	}
 	maps.DeleteFunc(s.known, func(_ dsdb.GUID, at site) bool { return at.name != "" }) // of DCs that are gone there may be many
 	if s.known == nil {
