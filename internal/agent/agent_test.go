@@ -877,6 +877,58 @@ func TestCaptureWithoutNameAfterACrash(t *testing.T) {
 	})
 }
 
+// The hook runs where a change is made, so what was made elsewhere is no capture's of this DC, though the password may be the same. This
+// DC is the one that it says it is: a restored one is another.
+func TestCaptureWithoutNameIsOfAChangeMadeHere(t *testing.T) {
+	for name, byKey := range map[string]bool{"by hash": false, "by key": true} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(s *site) {
+				s.storesNone, s.byPassword = byKey, byKey
+				alice, bob, carol := s.create("alice", "old"), s.create("bob", "old"), s.create("carol", "old")
+				s.start()
+				s.after(5 * time.Minute)
+				elsewhere := func(guid dsdb.GUID, password string) {
+					s.mu.Lock()
+					own := s.invocation
+					s.invocation = dc2
+					s.mu.Unlock()
+					s.set(guid, password)
+					s.mu.Lock()
+					s.invocation = own
+					s.mu.Unlock()
+				}
+				for _, restored := range []bool{false, true} {
+					if restored {
+						s.mu.Lock()
+						s.invocation = dsdb.GUID{0xdd}
+						s.mu.Unlock()
+						s.after(watchEvery)
+					}
+					s.mu.Lock()
+					s.looks = nil
+					s.mu.Unlock()
+					s.hook("", "new")
+					elsewhere(alice, "new")
+					elsewhere(bob, "new")
+					s.after(10 * time.Second)
+					s.expect()
+					if looks, _, _ := s.counts(); looks > 0 {
+						s.Errorf("accounts that changed elsewhere were looked up: %q", s.looks)
+					}
+					s.set(carol, "new")
+					s.after(watchEvery + ms)
+					s.expect("carol=new")
+					s.set(bob, "new") // here, and replaced from elsewhere before it was looked at
+					elsewhere(bob, "new")
+					s.after(10 * time.Minute)
+					s.expect()
+					s.expectWaiting(0)
+				}
+			})
+		})
+	}
+}
+
 // Long after the change, and with the watch's position lost: the whole domain is read, and the stamp's time finds the account.
 func TestCaptureWithoutNameAndPosition(t *testing.T) {
 	test(t, func(s *site) {

@@ -8,8 +8,8 @@
 //   - else after a pause that grows with the age of its newest capture (proof.Pause), whoever is due first.
 //
 // Orphans are captures whose name the directory does not know: Samba gave none, the account is not committed yet, it was
-// renamed, or there never was one. An account whose password moved after the capture may be an orphan's: those that the watch saw
-// are looked up by GUID, and whose hash is the same is right, provably. If two have that password, both are served; so an orphan
+// renamed, or there never was one. An account whose password moved after the capture, by a change that was made on this DC, where the
+// hook ran, may be an orphan's: those that the watch saw are looked up by GUID, and whose hash is the same is right, provably. If two have that password, both are served; so an orphan
 // that was proven stays until its time is over. Samba holds its one write lock from the hook to the commit, so captures
 // are in the order of the changes: the orphan that is tried first is usually the right one, and an account needs only one.
 //
@@ -52,7 +52,8 @@ type Docket struct {
 
 	orphans   map[*entry]time.Time // since when
 	newOrphan time.Time            // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
-	recent    []Mover              // oldest first
+	recent    []Mover              // oldest first; moved on this DC
+	own       dsdb.GUID            // the DC's invocationId
 	passed    time.Time            // when the watch's last complete pass began
 	paired    pair                 // the last account that was found to an orphan
 
@@ -112,10 +113,10 @@ type Subject struct {
 
 // Mover is an account whose password stamp the watch saw moving.
 type Mover struct {
-	GUID    dsdb.GUID
-	Name    string
-	Changed time.Time // by the stamp
-	Seen    time.Time
+	GUID  dsdb.GUID
+	Name  string
+	Stamp dsdb.Stamp
+	Seen  time.Time
 }
 
 const (
@@ -419,17 +420,17 @@ func (d *Docket) judgeOrphans(s *Subject, account directory.Account, stored proo
 
 // candidates returns the orphans that may be an account's change, the likeliest first.
 func (d *Docket) candidates(s *Subject, account directory.Account, began time.Time) []*entry {
-	m := Mover{Changed: account.Stamp.Time, Seen: s.newest}
+	m := Mover{Stamp: account.Stamp, Seen: s.newest}
 	type candidate struct {
 		*entry
 		unlikely int
 		inTime   int64
 	}
-	later, near := account.USNChanged > d.paired.usn, m.Changed.Add(-nearby)
+	later, near := account.USNChanged > d.paired.usn, m.Stamp.Time.Add(-nearby)
 	var found []candidate
 	for e := range d.orphans {
 		taken := e.Header.Time
-		if e.Seen.After(began) || !m.mayBelongTo(taken) {
+		if e.Seen.After(began) || !d.mayBeOf(m, taken) {
 			continue
 		}
 		c := candidate{entry: e, inTime: taken.UnixNano()}
@@ -513,10 +514,11 @@ func (d *Docket) complete(began time.Time) time.Time {
 	return began
 }
 
-// Moved takes in what a pass of the watch finds, as it finds it.
-func (d *Docket) Moved(movers []Mover) {
+// Moved takes in what a pass of the watch finds, as it finds it, and the DC's invocationId.
+func (d *Docket) Moved(own dsdb.GUID, movers []Mover) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.own = own
 	var oldest time.Time // orphan
 	for e := range d.orphans {
 		if oldest.IsZero() || e.Header.Time.Before(oldest) {
@@ -524,8 +526,11 @@ func (d *Docket) Moved(movers []Mover) {
 		}
 	}
 	for _, m := range movers {
-		if !oldest.IsZero() && m.mayBelongTo(oldest) {
+		if !oldest.IsZero() && d.mayBeOf(m, oldest) {
 			d.lookUp(m)
+		}
+		if m.Stamp.InvocationID == own {
+			d.recent = append(d.recent, m)
 		}
 	}
 	for _, m := range movers { // before all these: made-up orphans are many, and each may cost a key
@@ -533,7 +538,6 @@ func (d *Docket) Moved(movers []Mover) {
 			d.hurry(claim)
 		}
 	}
-	d.recent = append(d.recent, movers...)
 }
 
 // PassComplete ends a pass of the watch that began at that time. Captures that became orphans meanwhile are held against the
@@ -545,10 +549,10 @@ func (d *Docket) PassComplete(began time.Time) {
 	oldest, unasked := d.unasked()
 	kept := d.recent[:0]
 	for _, m := range d.recent {
-		if !d.newOrphan.IsZero() && m.mayBelongTo(d.newOrphan) {
+		if !d.newOrphan.IsZero() && d.mayBeOf(m, d.newOrphan) {
 			d.lookUp(m)
 		}
-		if began.Sub(m.Seen) < d.timeout || unasked && m.mayBelongTo(oldest) {
+		if began.Sub(m.Seen) < d.timeout || unasked && d.mayBeOf(m, oldest) {
 			kept = append(kept, m)
 		}
 	}
@@ -568,18 +572,18 @@ func (d *Docket) unasked() (oldest time.Time, found bool) {
 	return oldest, found
 }
 
-// mayBelongTo reports whether the change that moved the account can be that of a capture taken at a time: the hook comes before
-// the stamp, and the stamp before the watch sees it. So a capture that somebody makes up, of a password that he guesses, is held
-// against no account that had it before; nor has it accounts looked up that moved before.
-func (m Mover) mayBelongTo(captured time.Time) bool {
+// mayBeOf reports whether the change that moved the account can be that of a capture taken at a time: the hook runs on the DC that makes
+// the change and comes before the stamp, and the stamp before the watch sees it. So a capture that somebody makes up, of a password that
+// he guesses, is held against no account that had it before, or got it elsewhere; nor has it such accounts looked up.
+func (d *Docket) mayBeOf(m Mover, captured time.Time) bool {
 	earliest := captured.Add(-clockSlack)
-	return !m.Changed.Before(earliest) && !m.Seen.Before(earliest)
+	return m.Stamp.InvocationID == d.own && !m.Stamp.Time.Before(earliest) && !m.Seen.Before(earliest)
 }
 
 func (d *Docket) lookUp(m Mover) {
 	s := d.movers[m.GUID]
 	if s == nil {
-		s = &Subject{GUID: m.GUID, changed: m.Changed, place: -1}
+		s = &Subject{GUID: m.GUID, changed: m.Stamp.Time, place: -1}
 		d.movers[m.GUID] = s
 	}
 	if s.newest.Before(m.Seen) {

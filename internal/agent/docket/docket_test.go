@@ -38,6 +38,11 @@ func pending(t testing.TB, account string, content []byte) Pending {
 	return Pending{File: h.FileName(), Header: h, Seen: time.Now(), Evidence: evidence}
 }
 
+var here = dsdb.GUID{0xdc} // this DC
+
+// changed is the stamp of a change that was made here.
+func changed(at time.Time) dsdb.Stamp { return dsdb.Stamp{Version: 1, Time: at, InvocationID: here} }
+
 func (d *Docket) turn() *Subject {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -64,7 +69,7 @@ func TestNewestFirst(t *testing.T) {
 	for _, name := range []string{"alice", "bob", "carol"} {
 		d.Add(waiting(t, name))
 	}
-	d.Moved([]Mover{{Name: "Bob"}})
+	d.Moved(here, []Mover{{Name: "Bob"}})
 	for _, want := range []string{"bob", "carol", "alice"} {
 		if s := d.turn(); s == nil || s.Name != want {
 			t.Fatalf("not %s's turn: %+v", want, s)
@@ -86,9 +91,9 @@ func TestClaimsBeforeOrphans(t *testing.T) {
 	orphans(t, d, now.Add(-time.Second), make([]time.Duration, 10)...)
 	var movers []Mover
 	for i, name := range names {
-		movers = append(movers, Mover{GUID: dsdb.GUID{byte(i + 1)}, Name: name, Changed: now, Seen: now})
+		movers = append(movers, Mover{GUID: dsdb.GUID{byte(i + 1)}, Name: name, Stamp: changed(now), Seen: now})
 	}
-	d.Moved(movers)
+	d.Moved(here, movers)
 	var turns []string
 	for s := d.turn(); s != nil; s = d.turn() {
 		turns = append(turns, s.Name)
@@ -122,6 +127,7 @@ func orphans(t testing.TB, d *Docket, began time.Time, taken ...time.Duration) (
 	s := d.turn()
 	d.Judge(s, directory.Account{}, proof.Stored{}, directory.ErrNotFound, time.Now())
 	d.Done(s, false)
+	d.Moved(here, nil)
 	return entries
 }
 
@@ -151,7 +157,7 @@ func TestCapturesAreTriedInTheOrderOfTheChanges(t *testing.T) {
 			for i := range n {
 				i = c.order(i)
 				committed := captures[i].Header.Time.Add(20 * time.Millisecond)
-				account := directory.Account{USNChanged: uint64(4000 + 5*i), Stamp: dsdb.Stamp{Version: 1, Time: committed.Truncate(time.Second)}}
+				account := directory.Account{USNChanged: uint64(4000 + 5*i), Stamp: changed(committed.Truncate(time.Second))}
 				at := slices.Index(d.candidates(&Subject{newest: committed}, account, time.Now()), captures[i])
 				if at < 0 {
 					t.Fatalf("capture %d is not tried", i)
@@ -171,16 +177,20 @@ func TestWhoseCaptureItMayBe(t *testing.T) {
 	captured := time.Date(2026, 1, 1, 12, 0, 0, 900e6, time.UTC)
 	for name, c := range map[string]struct {
 		changed, seen time.Duration // since the capture
+		at            dsdb.GUID
 		want          bool
 	}{
-		"changed and seen right after":                {time.Second, time.Second, true},
-		"the stamp's second began before the capture": {-900 * time.Millisecond, 0, true},
-		"changed long after":                          {time.Hour, time.Hour, true},
-		"changed before":                              {-3 * time.Second, 0, false},
-		"seen before":                                 {0, -3 * time.Second, false},
+		"changed and seen right after":                {time.Second, time.Second, here, true},
+		"the stamp's second began before the capture": {-900 * time.Millisecond, 0, here, true},
+		"changed long after":                          {time.Hour, time.Hour, here, true},
+		"changed before":                              {-3 * time.Second, 0, here, false},
+		"seen before":                                 {0, -3 * time.Second, here, false},
+		"changed on another DC":                       {time.Second, time.Second, dsdb.GUID{2}, false},
 	} {
-		m := Mover{Changed: captured.Add(c.changed), Seen: captured.Add(c.seen)}
-		if got := m.mayBelongTo(captured); got != c.want {
+		d := New(time.Minute)
+		d.Moved(here, nil)
+		m := Mover{Stamp: dsdb.Stamp{Time: captured.Add(c.changed), InvocationID: c.at}, Seen: captured.Add(c.seen)}
+		if got := d.mayBeOf(m, captured); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -208,8 +218,8 @@ func TestFewAreDismissedAtATime(t *testing.T) {
 }
 
 // keyed is an account of which the directory stores a key, and no NT hash.
-func keyed(changed time.Time) directory.Account {
-	return directory.Account{Stamp: dsdb.Stamp{Version: 1, Time: changed},
+func keyed(at time.Time) directory.Account {
+	return directory.Account{Stamp: changed(at),
 		SupplementalCredentials: prooftest.SupplementalCredentials(make([]byte, 32), "salt", 1)}
 }
 
@@ -264,29 +274,33 @@ func TestKeysAreMadeOfFewAtATime(t *testing.T) {
 	}
 }
 
-// However many captures without a name there are, an account's change has but so many keys made.
+// However many captures without a name there are, an account's change has but so many keys made, and one from elsewhere none at all.
 func TestOrphansByKeyAreBounded(t *testing.T) {
-	d := New(time.Hour)
-	for range orphansByKey + 10 {
-		d.orphan(&entry{Pending: pending(t, "", box.EncodePassword([]byte("x")))})
-	}
-	s, account, asked := &Subject{GUID: dsdb.GUID{1}, newest: time.Now(), place: -1}, keyed(time.Now()), 0
-	for again := true; again; again = s.again {
-		s.again = false
-		if !d.NeedsKeys(s) {
-			t.Fatal("the search does not ask for keys")
+	for at, want := range map[dsdb.GUID]int{here: orphansByKey, {2}: 0} {
+		d := New(time.Hour)
+		d.Moved(here, nil)
+		for range orphansByKey + 10 {
+			d.orphan(&entry{Pending: pending(t, "", box.EncodePassword([]byte("x")))})
 		}
-		for range keysATurn + 1 {
-			for _, f := range d.Judge(s, account, proof.Of(account), nil, time.Now()) {
-				asked++
-				if err := f.Evidence.Derive(key(), prooftest.Capture(t, key().Public(), f.Header, box.EncodePassword([]byte("x"))), proof.Of(account)); err != nil {
-					t.Fatal(err)
+		s, account, asked := &Subject{GUID: dsdb.GUID{1}, newest: time.Now(), place: -1}, keyed(time.Now()), 0
+		account.Stamp.InvocationID = at
+		for again := true; again; again = s.again {
+			s.again = false
+			if !d.NeedsKeys(s) {
+				t.Fatal("the search does not ask for keys")
+			}
+			for range keysATurn + 1 {
+				for _, f := range d.Judge(s, account, proof.Of(account), nil, time.Now()) {
+					asked++
+					if err := f.Evidence.Derive(key(), prooftest.Capture(t, key().Public(), f.Header, box.EncodePassword([]byte("x"))), proof.Of(account)); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 		}
-	}
-	if asked != orphansByKey {
-		t.Errorf("%d keys were made, want %d", asked, orphansByKey)
+		if asked != want {
+			t.Errorf("%d keys were made for a change on %s, want %d", asked, at, want)
+		}
 	}
 }
 
@@ -295,8 +309,8 @@ func TestMoversAreKeptForWhoHasNotBeenAskedAbout(t *testing.T) {
 	d := New(time.Minute)
 	capture := waiting(t, "")
 	d.Add(capture)
-	mover := Mover{GUID: dsdb.GUID{1}, Changed: time.Now(), Seen: time.Now()}
-	d.Moved([]Mover{mover})
+	mover := Mover{GUID: dsdb.GUID{1}, Stamp: changed(time.Now()), Seen: time.Now()}
+	d.Moved(here, []Mover{mover})
 	d.PassComplete(mover.Seen.Add(time.Hour))
 	d.Judge(d.turn(), directory.Account{}, proof.Stored{}, directory.ErrNotFound, time.Now())
 	d.PassComplete(mover.Seen.Add(2 * time.Hour))
@@ -317,7 +331,7 @@ func BenchmarkJudgeOrphans(b *testing.B) {
 		taken[i] = -time.Duration(i) * 5 * time.Millisecond
 	}
 	orphans(b, d, now, taken...)
-	account := directory.Account{USNChanged: 4000, NTHash: make([]byte, 16), Stamp: dsdb.Stamp{Version: 1, Time: now}}
+	account := directory.Account{USNChanged: 4000, NTHash: make([]byte, 16), Stamp: changed(now)}
 	stored := proof.Of(account)
 	for b.Loop() {
 		if d.Judge(&Subject{GUID: dsdb.GUID{1}, newest: now}, account, stored, nil, now.Add(time.Second)) != nil {

@@ -118,10 +118,10 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 		restored := w.at != position{}
 		clear(w.stamps)
 		if err = w.Follow.Anew(); err == nil {
-			err = w.passOn(ctx, dc, began, 0, restored)
+			err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
 		}
 	case now != w.at:
-		err = w.passOn(ctx, dc, began, w.at.USN+1, false)
+		err = w.passOn(ctx, dc, began, now.InvocationID, w.at.USN+1, false)
 	}
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
@@ -140,8 +140,8 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 }
 
 // passOn passes on the stamps of all accounts that changed since a USN and whose stamp is not the one passed on last, and the
-// accounts that were deleted since. began is when the pass did.
-func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, fromUSN uint64, restored bool) error {
+// accounts that were deleted since. began is when the pass did, own the DC's invocationId.
+func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, own dsdb.GUID, fromUSN uint64, restored bool) error {
 	var seen []change.Sighting
 	flush := func() error {
 		if len(seen) == 0 {
@@ -150,7 +150,7 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, fromU
 		if err := w.put(began, seen); err != nil {
 			return err
 		}
-		w.note(seen)
+		w.note(own, seen)
 		seen = nil
 		return nil
 	}
@@ -208,7 +208,7 @@ func identity(a directory.Account) change.Account {
 }
 
 // note remembers what has been passed on, and tells the docket who moved.
-func (w *Watch) note(passedOn []change.Sighting) {
+func (w *Watch) note(own dsdb.GUID, passedOn []change.Sighting) {
 	var moved []docket.Mover
 	for _, s := range passedOn {
 		if s.Whole {
@@ -220,10 +220,10 @@ func (w *Watch) note(passedOn []change.Sighting) {
 			continue
 		}
 		w.stamps[s.Account.GUID] = s.Stamp
-		moved = append(moved, docket.Mover{GUID: s.Account.GUID, Name: s.Account.SAMAccountName, Changed: s.Stamp.Time, Seen: time.Now()})
+		moved = append(moved, docket.Mover{GUID: s.Account.GUID, Name: s.Account.SAMAccountName, Stamp: s.Stamp, Seen: time.Now()})
 	}
 	w.Log.Sighted(len(passedOn))
-	w.Docket.Moved(moved)
+	w.Docket.Moved(own, moved)
 }
 
 // put stores sightings, in more than one file if extremely long names make that necessary. The files' names are in their order.
