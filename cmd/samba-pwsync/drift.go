@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -95,8 +98,9 @@ func explain(reason change.Reason, detail string) string {
 
 // driftReport is what `drift --json` prints; scripts rely on its names.
 type driftReport struct {
-	deliver.DriftReport
-	Undecided *int `json:"undecided"`
+	Drift     []deliver.Drift `json:"drift"`          // by account and target
+	AsOf      time.Time       `json:"as_of,omitzero"` // until when the directory has been seen; zero: not since the start
+	Undecided *int            `json:"undecided"`
 }
 
 func runDrift(c *cli.Context) error {
@@ -123,13 +127,20 @@ func runDrift(c *cli.Context) error {
 }
 
 func newDriftReport(ctx context.Context, paths config.Paths) (*driftReport, error) {
-	r := &driftReport{}
-	switch err := control.Get(ctx, paths.ForwarderSocket, "/drift", &r.DriftReport); {
+	var f deliver.Status
+	r := &driftReport{Drift: []deliver.Drift{}} // [] and not null for scripts
+	err := control.Get(ctx, paths.ForwarderSocket, "/status", &f)
+	if err == nil {
+		r.AsOf = f.Watch.AsOf
+		err = control.Each(ctx, paths.ForwarderSocket, "/drift", func(d deliver.Drift) { r.Drift = append(r.Drift, d) })
+	}
+	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		return nil, errNoForwarder
 	case err != nil:
 		return nil, err
 	}
+	r.sort()
 	var a agent.Status
 	switch err := control.Get(ctx, paths.AgentSocket, "/status", &a); {
 	case err == nil:
@@ -138,6 +149,21 @@ func newDriftReport(ctx context.Context, paths config.Paths) (*driftReport, erro
 		return nil, err
 	}
 	return r, nil
+}
+
+// sort sorts by account and target; last come those of before the installation, which in the first months are many and ask for nothing.
+func (r *driftReport) sort() {
+	key := func(d deliver.Drift) (old int, account string) {
+		if d.Reason == change.BeforeInstallation {
+			old = 1
+		}
+		return old, strings.ToLower(d.Account)
+	}
+	slices.SortFunc(r.Drift, func(a, b deliver.Drift) int {
+		oldA, accountA := key(a)
+		oldB, accountB := key(b)
+		return cmp.Or(oldA-oldB, strings.Compare(accountA, accountB), cmp.Compare(a.GUID, b.GUID), cmp.Compare(a.Target, b.Target))
+	})
 }
 
 func (r *driftReport) leaveOutPeers() {

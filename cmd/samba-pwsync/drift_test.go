@@ -13,10 +13,10 @@ import (
 
 func TestDriftMovesNoCursor(t *testing.T) {
 	undecided := 3
-	r := &driftReport{DriftReport: deliver.DriftReport{AsOf: time.Now(), Drift: []deliver.Drift{{
+	r := &driftReport{AsOf: time.Now(), Drift: []deliver.Drift{{
 		Account: "liz\x1b[2J", Target: "google", User: "liz\u202e@example.com", Reason: deliver.TargetDenied, Detail: "no\r\nway\t!",
 		Stamp: dsdb.Stamp{Time: time.Now()},
-	}}}, Undecided: &undecided}
+	}}, Undecided: &undecided}
 	var b bytes.Buffer
 	if err := r.print(&b); err != nil {
 		t.Fatal(err)
@@ -27,6 +27,26 @@ func TestDriftMovesNoCursor(t *testing.T) {
 	}
 	if !strings.Contains(text, "liz\ufffd[2J") || !strings.Contains(text, "still to look at 3 accounts") {
 		t.Errorf("the rest is not there: %q", text)
+	}
+}
+
+func TestDriftInOrder(t *testing.T) {
+	r := &driftReport{}
+	for _, account := range []string{"adam old", "Bob lost b", "alice lost", "bob lost a", "Zoe lost", "carol lost"} {
+		what := strings.Fields(account + " a")
+		d := deliver.Drift{Account: what[0], Reason: change.Lost, Target: what[2]}
+		if what[1] == "old" {
+			d.Reason = change.BeforeInstallation
+		}
+		r.Drift = append(r.Drift, d)
+	}
+	r.sort()
+	var got []string
+	for _, d := range r.Drift {
+		got = append(got, d.Account+" "+d.Target)
+	}
+	if text := strings.Join(got, ", "); text != "alice a, bob a, Bob b, carol a, Zoe a, adam a" {
+		t.Errorf("in the order of %s", text)
 	}
 }
 

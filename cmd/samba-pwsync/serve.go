@@ -70,8 +70,8 @@ type part struct {
 	socket string // where it answers questions
 	run    func(context.Context) error
 	status func() any
-	drift  func() (any, error) // the forwarder's
-	open   []io.Closer         // closed in reverse order, after run has returned
+	drift  control.Stream // the forwarder's
+	open   []io.Closer    // closed in reverse order, after run has returned
 }
 
 func (p *part) close() (err error) {
@@ -219,7 +219,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		return err
 	}
 	p.socket, p.run, p.status = paths.ForwarderSocket, f.Run, func() any { return f.Status() }
-	p.drift = func() (any, error) { return f.Drift() }
+	p.drift = func(tell func(any) error) error { return f.Drift(func(d deliver.Drift) error { return tell(d) }) }
 	return nil
 }
 
@@ -227,7 +227,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 func answer(ctx context.Context, p *part, log *event.Log) {
 	answers := map[string]func() (any, error){"/status": func() (any, error) { return p.status(), nil }}
 	if p.drift != nil {
-		answers["/drift"] = p.drift
+		answers["/drift"] = func() (any, error) { return p.drift, nil }
 	}
 	if err := control.Serve(ctx, p.socket, answers); err != nil {
 		log.ControlTrouble(err)

@@ -1,4 +1,4 @@
-// Package control lets `samba-pwsync status` ask a running role how it is: GET of JSON over HTTP on a Unix socket.
+// Package control lets `samba-pwsync status` and `drift` ask a running role how it is: GET of JSON over HTTP on a Unix socket.
 //
 // Why a socket: the databases are locked while serve has them open, and what matters most (is the directory there, is the
 // target up) is known to the process only.
@@ -26,12 +26,27 @@ import (
 // ErrNotRunning means that nobody answers at the socket.
 var ErrNotRunning = errors.New("not running")
 
-// errNonsense stands for what the parsers of HTTP and JSON say, which may quote the answer.
-var errNonsense = errors.New("the answer makes no sense")
+var (
+	// errNonsense stands for what the parsers of HTTP and JSON say, which may quote the answer.
+	errNonsense = errors.New("the answer makes no sense")
+	errBroken   = errors.New("the answer broke off")
+)
 
-const limit = 64 << 20 // bytes of an answer
+// What an answer may have in bytes, and in time.
+const (
+	limit       = 64 << 20
+	streamLimit = 1 << 30
+	patience    = 10 * time.Second
+	// streamPatience is for some millions of pieces.
+	streamPatience = 5 * time.Minute
+)
 
-// Serve answers at the socket path until ctx ends. Each path of the map is a question; its func's result is the answer.
+// Stream is an answer that is too much to be held at once: it tells its pieces one after the other. Its error breaks the answer off, and
+// so does tell's, which it is to return.
+type Stream func(tell func(piece any) error) error
+
+// Serve answers at the socket path until ctx ends. Each path of the map is a question; its func's result is the answer, or a
+// Stream of it.
 // The socket of a process that died is replaced, so the caller must make sure that it is the only one (a lock).
 func Serve(ctx context.Context, path string, answers map[string]func() (any, error)) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -54,7 +69,13 @@ func Serve(ctx context.Context, path string, answers map[string]func() (any, err
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(v)
+			pieces, ok := v.(Stream)
+			if !ok {
+				pieces = func(tell func(any) error) error { return tell(v) }
+			}
+			if pieces(json.NewEncoder(w).Encode) != nil {
+				panic(http.ErrAbortHandler) // so that nobody takes the answer for a whole one
+			}
 		})
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
@@ -68,8 +89,29 @@ func Serve(ctx context.Context, path string, answers map[string]func() (any, err
 
 // Get asks the question at the socket path and decodes the answer. Error: ErrNotRunning.
 func Get(ctx context.Context, path, question string, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return ask(ctx, path, question, limit, func(d *json.Decoder) error { return d.Decode(answer) })
+}
+
+// Each is Get where the answer is a Stream: it calls tell with each piece.
+func Each[Piece any](ctx context.Context, path, question string, tell func(Piece)) error {
+	ctx, cancel := context.WithTimeout(ctx, streamPatience)
+	defer cancel()
+	return ask(ctx, path, question, streamLimit, func(d *json.Decoder) error {
+		for {
+			var piece Piece
+			if err := d.Decode(&piece); errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			tell(piece)
+		}
+	})
+}
+
+func ask(ctx context.Context, path, question string, limit int64, decode func(*json.Decoder) error) error {
 	client := &http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
@@ -94,7 +136,7 @@ func Get(ctx context.Context, path, question string, answer any) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("asking %s: it answers with status %d", path, resp.StatusCode)
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, limit)).Decode(answer); err != nil {
+	if err := decode(json.NewDecoder(http.MaxBytesReader(nil, resp.Body, limit))); err != nil {
 		return fmt.Errorf("asking %s: %w", path, ours(err))
 	}
 	return nil
@@ -104,6 +146,12 @@ func Get(ctx context.Context, path, question string, answer any) error {
 func ours(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op
+	}
+	if long := (*http.MaxBytesError)(nil); errors.As(err, &long) {
+		return fmt.Errorf("the answer is longer than %d bytes", long.Limit)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errBroken
 	}
 	for _, known := range []error{context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, known) {

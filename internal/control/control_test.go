@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"net"
@@ -12,8 +13,8 @@ import (
 	"time"
 )
 
-// ask repeats a question until the server, which starts meanwhile, is there.
-func ask(t *testing.T, path, question string, answer any) error {
+// first repeats a question until the server, which starts meanwhile, is there.
+func first(t *testing.T, path, question string, answer any) error {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		if err := Get(t.Context(), path, question, answer); !errors.Is(err, ErrNotRunning) || time.Now().After(deadline) {
@@ -34,13 +35,13 @@ func TestServeAndGet(t *testing.T) {
 			})
 		}()
 		var got map[string]int
-		if err := ask(t, path, "/status", &got); err != nil || got["waiting"] != 3 {
+		if err := first(t, path, "/status", &got); err != nil || got["waiting"] != 3 {
 			t.Errorf("got %v, %v", got, err)
 		}
-		if err := ask(t, path, "/broken", &got); err == nil || !strings.Contains(err.Error(), "500") {
+		if err := first(t, path, "/broken", &got); err == nil || !strings.Contains(err.Error(), "500") {
 			t.Errorf("broken: %v", err)
 		}
-		if err := ask(t, path, "/unknown", &got); err == nil || !strings.Contains(err.Error(), "404") {
+		if err := first(t, path, "/unknown", &got); err == nil || !strings.Contains(err.Error(), "404") {
 			t.Errorf("unknown: %v", err)
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -49,6 +50,63 @@ func TestServeAndGet(t *testing.T) {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// A large domain's drift is more than fits into one answer. One that breaks off, or is without end, is no answer.
+func TestStream(t *testing.T) {
+	const large = limit>>20 + 10 // MiB, and pieces
+	path := filepath.Join(t.TempDir(), "control.sock")
+	piece := strings.Repeat("x", 1<<20)
+	stream := func(n int, end error) func() (any, error) {
+		return func() (any, error) {
+			return Stream(func(tell func(any) error) error {
+				for range n {
+					if err := tell(piece); err != nil {
+						return err
+					}
+				}
+				return end
+			}), nil
+		}
+	}
+	go Serve(t.Context(), path, map[string]func() (any, error){
+		"/none": stream(0, nil), "/large": stream(large, nil),
+		"/broken": stream(3, errors.New("disk on fire")), "/broken-at-once": stream(0, errors.New("disk on fire")),
+	})
+	if err := first(t, path, "/none", new(string)); err == nil {
+		t.Error("nothing is one answer")
+	}
+	for question, want := range map[string]struct {
+		pieces int
+		err    error
+	}{"/none": {0, nil}, "/large": {large, nil}, "/broken": {3, errBroken}, "/broken-at-once": {0, errNonsense}} {
+		n := 0
+		err := Each(t.Context(), path, question, func(got string) {
+			if n++; got != piece {
+				t.Errorf("%s: piece %d has %d bytes", question, n, len(got))
+			}
+		})
+		if n != want.pieces || !errors.Is(err, want.err) {
+			t.Errorf("%s: %d pieces, %v; want %d, %v", question, n, err, want.pieces, want.err)
+		}
+	}
+	if err := Get(t.Context(), path, "/large", new(string)); err != nil {
+		t.Errorf("the first piece alone: %v", err)
+	}
+	for _, limit := range []int64{1, 1 << 20, 1<<20 + 3} { // a piece has two quotes and ends with a newline
+		var all []string
+		err := ask(t.Context(), path, "/large", limit, func(d *json.Decoder) error {
+			for {
+				if err := d.Decode(new(string)); err != nil {
+					return err
+				}
+				all = append(all, "")
+			}
+		})
+		if err == nil || !strings.Contains(err.Error(), "longer than") || len(all) > 1 {
+			t.Errorf("%d bytes at most: %d pieces, %v", limit, len(all), err)
 		}
 	}
 }

@@ -1,12 +1,10 @@
 package deliver
 
 import (
-	"cmp"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -36,40 +34,24 @@ type Drift struct {
 	DC                string        `json:"dc,omitempty"` // where it was changed, if that is known
 }
 
-// DriftReport is the answer to `samba-pwsync drift`.
-type DriftReport struct {
-	Drift []Drift   `json:"drift"`          // by account and target
-	AsOf  time.Time `json:"as_of,omitzero"` // until when the directory has been seen; zero: not since the start
-}
-
-// Drift lists all drift of this moment, a peer's too. It may be called at any time.
-func (f *Forwarder) Drift() (DriftReport, error) {
-	gaps, err := f.ledger.Gaps()
-	if err != nil {
-		return DriftReport{}, err
-	}
-	r := DriftReport{Drift: []Drift{}, AsOf: f.watch.status(time.Now()).AsOf}
-	waiting, late := f.waiting(f.queue.Items(), f.targets())
-	for _, g := range gaps {
-		if f.lanes[g.Target] == nil || waiting[need{g.Account.GUID, g.Target}] {
-			continue
+// Drift tells of all drift of this moment, a peer's too, in no order: in a large domain it may be all accounts, and too much to be held at
+// once. It may be called at any time. An error of tell ends it and is returned as it is.
+func (f *Forwarder) Drift(tell func(Drift) error) error {
+	waiting, late := f.waiting(f.queue.Items(), f.targets()) // first: what is delivered from here on is no gap by the time it is looked for
+	for _, d := range late {
+		if err := tell(d); err != nil {
+			return err
 		}
-		r.Drift = append(r.Drift, Drift{
+	}
+	return f.ledger.Gaps(func(g ledger.Gap) error {
+		if f.lanes[g.Target] == nil || waiting[need{g.Account.GUID, g.Target}] {
+			return nil
+		}
+		return tell(Drift{
 			Account: g.Account.SAMAccountName, GUID: g.Account.GUID.String(), UserPrincipalName: g.Account.UserPrincipalName,
 			Target: g.Target, User: g.User, Reason: g.Reason, Detail: g.Detail, Stamp: g.Stamp, Seen: g.Seen, DC: g.DC,
 		})
-	}
-	r.Drift = append(r.Drift, late...)
-	old := func(d Drift) int { // last: in the first months they are many, and ask for nothing
-		if d.Reason == change.BeforeInstallation {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(r.Drift, func(a, b Drift) int {
-		return cmp.Or(old(a)-old(b), strings.Compare(strings.ToLower(a.Account), strings.ToLower(b.Account)), cmp.Compare(a.GUID, b.GUID), cmp.Compare(a.Target, b.Target))
 	})
-	return r, nil
 }
 
 // countDrift counts what Drift lists, without looking at the disk.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
@@ -108,35 +107,43 @@ func (l *Ledger) EachGap(tell func(guid dsdb.GUID, target string, reason change.
 	}
 }
 
-// Gaps returns all gaps, by account and target.
-func (l *Ledger) Gaps() (gaps []Gap, err error) {
+// gapsAtATime is how many accounts are read in one transaction: the file grows while one is open.
+const gapsAtATime = 256
+
+// Gaps tells of each gap, in no order; they may be too many to be held at once. An error of tell ends it and is returned as it is.
+func (l *Ledger) Gaps(tell func(Gap) error) error {
 	l.mu.Lock()
 	guids := make([]dsdb.GUID, 0, len(l.gaps))
 	for guid := range l.gaps {
 		guids = append(guids, guid)
 	}
 	l.mu.Unlock()
-	err = l.db.View(func(tx boltfile.Tx) error {
-		for _, guid := range guids {
-			var n Newest
-			if _, err := tx.Get(newest, guid[:], &n); err != nil {
-				return err
+	for some := range slices.Chunk(guids, gapsAtATime) {
+		var gaps []Gap
+		err := l.db.View(func(tx boltfile.Tx) error {
+			for _, guid := range some {
+				var n Newest
+				if _, err := tx.Get(newest, guid[:], &n); err != nil {
+					return err
+				}
+				found, err := gapsOf(tx, guid, n)
+				if err != nil {
+					return err
+				}
+				gaps = append(gaps, found...)
 			}
-			found, err := gapsOf(tx, guid, n)
-			if err != nil {
-				return err
-			}
-			gaps = append(gaps, found...)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("reading who lacks a password: %w", err)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading who lacks a password: %w", err)
+		for _, g := range gaps {
+			if err := tell(g); err != nil {
+				return err
+			}
+		}
 	}
-	slices.SortFunc(gaps, func(a, b Gap) int {
-		return strings.Compare(strings.ToLower(a.Account.SAMAccountName)+"\x00"+a.Target, strings.ToLower(b.Account.SAMAccountName)+"\x00"+b.Target)
-	})
-	return gaps, nil
+	return nil
 }
 
 // gapsOf returns the gaps of an account, of which n is known; nothing, where the disk damaged that.

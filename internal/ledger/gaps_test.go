@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,13 +26,22 @@ func wanted(n byte, version int, reason change.Reason, targets ...string) change
 	return s
 }
 
+// all returns all gaps, by target, account and reason.
+func all(t *testing.T, l *Ledger) (gaps []Gap) {
+	t.Helper()
+	if err := l.Gaps(func(g Gap) error { gaps = append(gaps, g); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(gaps, func(a, b Gap) int {
+		return cmp.Or(cmp.Compare(a.Account.SAMAccountName, b.Account.SAMAccountName), cmp.Compare(a.Target, b.Target))
+	})
+	return gaps
+}
+
 // lacking lists the gaps, and checks that what is kept in memory says the same.
 func lacking(t *testing.T, l *Ledger) []string {
 	t.Helper()
-	gaps, err := l.Gaps()
-	if err != nil {
-		t.Fatal(err)
-	}
+	gaps := all(t, l)
 	list, kept := []string{}, []string{}
 	for _, g := range gaps {
 		list = append(list, fmt.Sprintf("%s %s@%d %s", g.Target, g.Account.SAMAccountName, g.Stamp.Version, g.Reason))
@@ -141,9 +152,9 @@ func TestGapDetails(t *testing.T) {
 	renamed.Account.SAMAccountName = "user1" // the user at the target stays
 	renamed.Account.UserPrincipalName = "new@example.com"
 	see(t, l, start, renamed)
-	gaps, err := l.Gaps()
-	if err != nil || len(gaps) != 2 {
-		t.Fatalf("%+v, %v", gaps, err)
+	gaps := all(t, l)
+	if len(gaps) != 2 {
+		t.Fatalf("%+v", gaps)
 	}
 	a, b := gaps[0], gaps[1]
 	if a.Detail != "of complexity-off" || a.DC != "DC1" || a.Seen.IsZero() || a.Account.UserPrincipalName != "new@example.com" {
@@ -151,6 +162,31 @@ func TestGapDetails(t *testing.T) {
 	}
 	if b.Detail != "no such user" || b.DC != "DC1" || b.Reason != "no-user" {
 		t.Errorf("%+v", b)
+	}
+}
+
+// More than are read at a time, and all of them are told, until it is enough.
+func TestManyGaps(t *testing.T) {
+	l := temp(t)
+	var everybody []change.Sighting
+	for n := range 2*gapsAtATime + 1 {
+		s := wanted(1, 3, change.BeforeInstallation, "a", "b")
+		s.Account.GUID = dsdb.GUID{byte(n), byte(n >> 8), 1}
+		everybody = append(everybody, s)
+	}
+	see(t, l, start, everybody...)
+	told := map[dsdb.GUID]int{}
+	for _, g := range all(t, l) {
+		told[g.Account.GUID]++
+	}
+	for _, s := range everybody {
+		if told[s.Account.GUID] != 2 {
+			t.Fatalf("of account %s %d gaps are told", s.Account.GUID, told[s.Account.GUID])
+		}
+	}
+	enough, n := errors.New("enough"), 0
+	if err := l.Gaps(func(Gap) error { n++; return enough }); err != enough || n != 1 {
+		t.Errorf("%d are told, %v", n, err)
 	}
 }
 
