@@ -8,7 +8,8 @@
 // the one before. Samba shows that number only after the writes up to it, so what a pass misses has a higher one. All accounts are
 // read at the first pass only, and when the database is another one or went back. The stamps go out first, the mark after them, and
 // where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none. Package followup asks about whom
-// the watch met.
+// the watch met. An account that cannot be decoded, which a broken DC may have replicated, counts as deleted until it can be: its stamp
+// is not known, so nothing of it may be sent, and the others do not wait for it.
 //
 // Bytes: the position is a JSON file {"invocation_id", "usn"}, written by durable.Replace. An attacker who can write it can make the
 // watch skip stamps; it lies in the agent's own folder, which is root's.
@@ -190,8 +191,7 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, own d
 	return flush()
 }
 
-// leaveOut passes on that an account cannot be decoded, so that the others do not wait for it. It counts as deleted until it can be: its
-// password may have changed, so nothing that waits for it may be sent.
+// leaveOut passes on that an account cannot be decoded, and says so once.
 func (w *Watch) leaveOut(a directory.Account, add func(change.Sighting) error) error {
 	if !w.odd[a.DN] {
 		w.odd[a.DN] = true
