@@ -92,6 +92,20 @@ func (dc *DC) HookSaid(ctx context.Context, account string) ([]string, error) {
 	return said, nil
 }
 
+// Unnamed returns the captures that the hook took so far without being told a name, oldest first.
+func (dc *DC) Unnamed(ctx context.Context) (captures []string, err error) {
+	log, err := dc.Exec(ctx, "", "cat", SysLog)
+	if err != nil {
+		return nil, fmt.Errorf("reading the hook's log: %w", err)
+	}
+	for line := range strings.Lines(log) {
+		if fields := parseFields(line); strings.Contains(line, "]: accepted ") && fields["account"] == "" {
+			captures = append(captures, fields["capture"])
+		}
+	}
+	return captures, nil
+}
+
 // parseFields reads key=value pairs as log/slog's TextHandler writes them, and as the hook does, between other words. A torn
 // line gives the pairs that are whole.
 func parseFields(line string) map[string]string {
