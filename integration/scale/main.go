@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -45,8 +46,9 @@ type scale struct {
 }
 
 func run(ctx context.Context, sizes string) (err error) {
-	// Captures wait as long as they do by default, so that those of the flood do.
-	l, err := lab.Start(ctx, lab.Options{Config: "state_dir = \"/var/lib/samba-pwsync\"\n", Progress: progress})
+	// Long enough for the captures of the flood to be there while they are measured.
+	const config = "state_dir = \"/var/lib/samba-pwsync\"\n[directory]\nconfirm_timeout = \"1m\"\n"
+	l, err := lab.Start(ctx, lab.Options{Config: config, Progress: progress})
 	if err != nil {
 		return fmt.Errorf("starting the lab: %w", err)
 	}
@@ -70,6 +72,9 @@ func run(ctx context.Context, sizes string) (err error) {
 			return err
 		}
 		crowd = accounts - changers
+		if err := s.decided(ctx); err != nil {
+			return err
+		}
 		if err := s.measure(ctx, fmt.Sprint(accounts)); err != nil {
 			return err
 		}
@@ -106,6 +111,32 @@ func (s *scale) createUsers(ctx context.Context) error {
 		s.users = append(s.users, name)
 	}
 	return nil
+}
+
+// decided waits until the agent has asked about all accounts that are new, a hundred a second: that is no part of what is measured.
+func (s *scale) decided(ctx context.Context) error {
+	progress("waiting until the agent has looked at them")
+	time.Sleep(15 * time.Second) // the watch must have met them all first
+	for deadline := time.Now().Add(15 * time.Minute); ; time.Sleep(time.Second) {
+		text, err := s.DC.Exec(ctx, "", "sh", "-c", "samba-pwsync status --json || true") // its exit code tells of drift
+		if err != nil {
+			return err
+		}
+		var status struct {
+			Agent struct {
+				Followup struct{ Undecided int } `json:"followup"`
+			} `json:"agent"`
+		}
+		if err := json.Unmarshal([]byte(text), &status); err != nil {
+			return fmt.Errorf("reading the status: %w", err)
+		}
+		if status.Agent.Followup.Undecided == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d accounts are still undecided", status.Agent.Followup.Undecided)
+		}
+	}
 }
 
 func (s *scale) measure(ctx context.Context, size string) error {
