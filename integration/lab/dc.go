@@ -74,6 +74,7 @@ func setUp(ctx context.Context, l *Lab, dc *DC, o Options) (*DC, error) {
 	if err := dc.CreateUser(ctx, Veteran, l.NewPassword()); err != nil {
 		return nil, fmt.Errorf("creating a user from before the installation: %w", err)
 	}
+	time.Sleep(time.Second) // stamps count whole seconds
 	o.Progress("setting up samba-pwsync on the domain controller")
 	return dc, l.Install(ctx, dc, o.Config)
 }
