@@ -53,6 +53,7 @@ func testByAES256Key(t *testing.T) {
 	})
 	t.Run("renamed since", testRenamed)
 	t.Run("without a name", testWithoutName)
+	t.Run("forgotten", forgotten) // here the agent had passwords in clear
 	t.Run("with the wrong proof", testWrongProof)
 }
 

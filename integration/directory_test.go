@@ -32,6 +32,7 @@ func testDirectory(t *testing.T) {
 	administer(t, "samba-tool domain passwordsettings pso apply pso-for-test governed-for-test", "")
 	administer(t, "ldbadd -H /var/lib/samba/private/sam.ldb", ldifUser("unhashed-for-test")+"pwdLastSet: -1\n")
 	defer administer(t, "samba-tool domain passwordsettings pso delete pso-for-test", "")
+	nestGroups(t)
 	runLive(t, "^TestLive")
 
 	// And somebody who writes as fast as the DC takes it, over LDAP, where each write is a transaction of its own.
@@ -51,6 +52,34 @@ func testDirectory(t *testing.T) {
 	}()
 	defer func() { <-busy }()
 	runLive(t, "^TestFollowLive$")
+}
+
+// nestGroups makes groups within groups, and administrators by each way in which one can be.
+func nestGroups(t *testing.T) {
+	t.Helper()
+	for _, command := range []string{
+		"samba-tool group add outer-for-test",
+		"samba-tool group add inner-for-test",
+		"samba-tool group add list-for-test --group-type=Distribution",
+		"samba-tool group add gone-for-test",
+		"samba-tool group delete gone-for-test",
+		"samba-tool ou create OU=unit-for-test",
+		"ldbrename -H /var/lib/samba/private/sam.ldb OU=unit-for-test," + lab.BaseDN + " OU=renamed-for-test," + lab.BaseDN,
+	} {
+		administer(t, command, "")
+	}
+	for _, name := range []string{"nested-for-test", "primary-for-test", "listed-for-test"} {
+		administer(t, "ldbadd -H /var/lib/samba/private/sam.ldb", ldifUser(name))
+	}
+	member := func(group, member string) string {
+		return "dn: CN=" + group + "," + lab.BaseDN + "\nchangetype: modify\nadd: member\nmember: CN=" + member + ",CN=Users," + lab.BaseDN + "\n\n"
+	}
+	administer(t, "ldbmodify -H /var/lib/samba/private/sam.ldb",
+		member("inner-for-test,CN=Users", "nested-for-test")+member("outer-for-test,CN=Users", "inner-for-test")+member("Account Operators,CN=Builtin", "outer-for-test")+
+			member("Administrators,CN=Builtin", "inner-for-test")+
+			member("list-for-test,CN=Users", "listed-for-test")+member("Domain Admins,CN=Users", "list-for-test")+
+			member("Domain Admins,CN=Users", "primary-for-test")+
+			"dn: CN=primary-for-test,CN=Users,"+lab.BaseDN+"\nchangetype: modify\nreplace: primaryGroupID\nprimaryGroupID: 512\n")
 }
 
 // runLive runs those of the tests that match.

@@ -72,12 +72,19 @@ func TestPromises(t *testing.T) {
 	t.Run("Directory", testDirectory)     // what samba/directory says of a real one
 	t.Run("Arrives", testArrives)         // every route
 	t.Run("NeverSent", testNeverSent)     // refused, forged, excluded
+	t.Run("WhosePolicy", testWhosePolicy) // what the hook finds of each account, by unit, group and group within a group
+	t.Run("Gate", testGate)               // the policy beyond length and complexity
 	t.Run("CloudDown", testCloudDown)     // no old password overtakes a new one
 	t.Run("ControllerDown", testDCDown)   // changes made while Samba does not run
 	t.Run("RolesApart", testRolesApart)   // agent and forwarder as two services with two users
+	t.Run("KeysRotated", testKeysRotated) // while changes wait; agent and forwarder together, and apart
+	t.Run("Forgotten", testForgotten)     // what is left of passwords in serve's memory
 	t.Run("ByAES256Key", testByAES256Key) // where no NT hash is stored
 	t.Run("Killed", testKilled)           // serve, 50 times
 	t.Run("Drift", testDrift)             // what was not captured, or waits, is told, with the reason
+	t.Run("Why", testWhy)                 // of one account, in a sentence; and what waits is tried or dropped
+	t.Run("States", testStates)           // temporary passwords, disabled accounts, shared names
+	t.Run("Audit", testAudit)             // the passwords that are there, judged by their hashes
 	t.Run("WellBehaved", testWellBehaved) // what the clouds thought of our requests
 	t.Run("LeftNowhere", testCanary)      // last: what all the others wrote
 }

@@ -29,7 +29,7 @@ func TestLinksLittle(t *testing.T) {
 	for _, dep := range build1.Deps {
 		modules = append(modules, dep.Path)
 	}
-	if want := []string{"github.com/pelletier/go-toml/v2", "golang.org/x/crypto"}; !slices.Equal(modules, want) {
+	if want := []string{"github.com/FastFilter/xorfilter", "github.com/pelletier/go-toml/v2", "golang.org/x/crypto"}; !slices.Equal(modules, want) {
 		t.Errorf("the modules are %v, want %v", modules, want)
 	}
 

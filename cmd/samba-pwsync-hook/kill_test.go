@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -11,17 +10,18 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/trial"
 )
 
 // Killed at any moment, the hook leaves nothing, a whole capture, or one that its readers recognise as damaged; and when it
 // exits with 0 the capture is whole.
 func TestKilledAtRandom(t *testing.T) {
-	const runs = 200
+	r := trial.Start(t, "hook", 200)
 	s := newSite(t)
 	start := time.Now()
 	for range 5 {
-		if r := s.run(good, alice); r.code != 0 {
-			t.Fatalf("exit %d", r.code)
+		if run := s.run(good, alice); run.code != 0 {
+			t.Fatalf("exit %d", run.code)
 		}
 	}
 	usual := time.Since(start) / 5
@@ -30,10 +30,10 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 
 	killed, accepted, left := 0, 0, 0
-	for range runs {
+	for range r.N {
 		cmd := s.command(good, alice)
 		s.must(cmd.Start())
-		time.Sleep(rand.N(usual * 3 / 2))
+		time.Sleep(time.Duration(r.Rand.Int64N(int64(usual * 3 / 2))))
 		_ = cmd.Process.Kill()
 		err := cmd.Wait()
 		files := s.list()
@@ -47,7 +47,7 @@ func TestKilledAtRandom(t *testing.T) {
 			case err == nil && password == good:
 				whole = true
 			case err == nil:
-				t.Error("a capture holds something else")
+				r.Wrong("a capture holds something else")
 			case !errors.Is(err, capture.ErrDamaged) && !errors.Is(err, seal.ErrDamaged):
 				t.Errorf("neither whole nor damaged: %v", err)
 			}
@@ -56,11 +56,12 @@ func TestKilledAtRandom(t *testing.T) {
 		if exitCode(t, err) != 0 {
 			killed++
 		} else if accepted++; !whole {
-			t.Error("exit 0 without a whole capture")
+			r.Lost("exit 0 without a whole capture")
 		}
+		r.Trial(1)
 	}
-	t.Logf("%d runs: %d killed, %d accepted, %d captures left", runs, killed, accepted, left)
-	if killed < runs/20 || accepted < runs/20 {
+	r.Note("%d killed, %d accepted, %d captures left", killed, accepted, left)
+	if killed < r.N/20 || accepted < r.N/20 {
 		t.Errorf("%d killed, %d accepted: the times prove nothing", killed, accepted)
 	}
 	s.silent(good)
@@ -83,7 +84,7 @@ func FuzzRun(f *testing.F) {
 		var lines []line
 		var out strings.Builder
 		code := run([]string{"--config", s.config}, io.MultiReader(strings.NewReader(string(password))), &out, &out,
-			func(name string) string { return names[name] }, func(l line) { lines = append(lines, l) })
+			func(name string) string { return names[name] }, nil, func(l line) { lines = append(lines, l) })
 		files := s.list()
 		for _, file := range files {
 			h := s.holds(file, string(password))
@@ -120,4 +121,4 @@ func FuzzRun(f *testing.F) {
 }
 
 // fixedWords are in log lines whatever the password is.
-const fixedWords = `accepted refused capture= probe=maybe account=" error="not captured: reading password: the password is empty contains a NUL longer than 4096 bytes not UTF-8" ignored="SAMBA_CPS_ACCOUNT_NAME SAMBA_CPS_USER_PRINCIPAL_NAME SAMBA_CPS_FULL_NAME" reason="it has fewer than 8 characters it has more than 64 characters it mixes fewer than three of: digits, upper case, lower case, other ASCII characters, letters without case"`
+const fixedWords = `accepted refused policy=default rules=length,complexity capture= probe=maybe account=" error="not captured: reading password: the password is empty contains a NUL longer than 4096 bytes not UTF-8" ignored="SAMBA_CPS_ACCOUNT_NAME SAMBA_CPS_USER_PRINCIPAL_NAME SAMBA_CPS_FULL_NAME" reason="it has fewer than 8 characters it has more than 64 characters it mixes fewer than three of: digits, upper case, lower case, other ASCII characters, letters without case"`

@@ -3,13 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
-	"github.com/samba-pwsync/samba-pwsync/internal/policy"
+	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 )
 
 type verdict string
@@ -33,14 +34,15 @@ const (
 type line struct {
 	verdict  verdict
 	severity int
-	capture  string          // its ID; empty if nothing was kept
-	probe    bool            // perhaps nobody's password changes: see maybeProbe
-	account  string          // as given
-	reasons  []policy.Reason // why it is refused
-	audit    []policy.Reason // why it would be refused if the policy enforced
-	err      error           // why there is no capture
-	ignored  []string        // names of variables whose value made no sense
-	config   error           // what is wrong with the configuration
+	capture  string // its ID; empty if nothing was kept
+	probe    bool   // perhaps nobody's password changes: see maybeProbe
+	account  string // as given
+	gate.Verdict
+	err     error     // why there is no capture
+	ignored []string  // names of variables whose value made no sense
+	config  error     // what is wrong with the configuration
+	copyOf  time.Time // then: of when the configuration is that holds instead; zero if there is none
+	noCopy  error     // and why its copy cannot be read
 }
 
 // Limits of a value, in bytes, since a datagram has one, and a name made up by somebody must not push out the rest.
@@ -62,12 +64,25 @@ func (l line) text() string {
 	value := func(key, value string, limit int) {
 		b.WriteString(" " + key + "=" + strconv.Quote(value[:min(limit, len(value))]))
 	}
-	value("account", l.account, maxAccount)
-	if len(l.reasons) > 0 {
-		value("reason", join(l.reasons), maxError)
+	refusing, audited := l.Rules(false), l.Rules(true)
+	if len(l.Findings) > 0 || l.Policy != "" && l.Policy != config.DefaultPolicy {
+		b.WriteString(" policy=" + l.Policy)
 	}
-	if len(l.audit) > 0 {
-		value("audit", join(l.audit), maxError)
+	if len(refusing) > 0 {
+		b.WriteString(" rules=" + strings.Join(refusing, ","))
+	}
+	if len(audited) > 0 {
+		b.WriteString(" audited=" + strings.Join(audited, ","))
+	}
+	value("account", l.account, maxAccount)
+	if len(refusing) > 0 {
+		value("reason", l.reasons(false), maxError)
+	}
+	if len(audited) > 0 {
+		value("audit", l.reasons(true), maxError)
+	}
+	if len(l.Troubles) > 0 {
+		value("trouble", l.troubles(), maxError)
 	}
 	if l.err != nil {
 		value("error", l.err.Error(), maxError)
@@ -77,14 +92,36 @@ func (l line) text() string {
 	}
 	if l.config != nil {
 		value("config", configWords(l.config), maxError)
+		if !l.copyOf.IsZero() {
+			value("instead", "the configuration of "+l.copyOf.Format(time.DateTime), maxError)
+		}
+		if l.noCopy != nil {
+			value("nocopy", l.noCopy.Error(), maxError)
+		}
 	}
 	return b.String()
 }
 
-func join(reasons []policy.Reason) string {
-	words := make([]string, len(reasons))
-	for i, r := range reasons {
-		words[i] = string(r)
+// reasons are those of findings that refuse, or of those that are only audited.
+func (l line) reasons(audited bool) string {
+	var words []string
+	for _, f := range l.Findings {
+		if f.Audited == audited {
+			words = append(words, string(f.Reason))
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+// troubles are what could not be asked.
+func (l line) troubles() string {
+	var words []string
+	for _, t := range l.Troubles {
+		if t.Rule == "" {
+			words = append(words, t.Err.Error())
+		} else {
+			words = append(words, "rule "+t.Rule+": "+t.Err.Error())
+		}
 	}
 	return strings.Join(words, "; ")
 }
@@ -106,10 +143,10 @@ func configWords(err error) string {
 func (l line) priority() int {
 	severity := l.severity
 	switch {
-	case l.config != nil:
+	case l.config != nil || slices.ContainsFunc(l.Troubles, func(t gate.Trouble) bool { return !t.Minor }):
 		severity = severityError
 	case severity != 0:
-	case l.verdict == accepted:
+	case l.verdict == accepted && len(l.Troubles) == 0:
 		severity = severityInfo
 	default:
 		severity = severityWarning

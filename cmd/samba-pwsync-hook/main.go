@@ -5,13 +5,14 @@
 // it ends. So it needs no daemon, opens no network, links few packages, and answers within 5 seconds also where something hangs
 // (but see below).
 //
-// The way: configuration → password (stdin, to its end) and names (environment) → policy → two sealed boxes → one file in
-// spool/incoming, on disk before the exit code. A password that the policy refuses is not kept.
+// The way: configuration → password (stdin, to its end) and names (environment) → policy (internal/gate) → two sealed boxes → one file in
+// spool/incoming, on disk before the exit code. A password that the policy refuses is not kept; that it was refused is noted in
+// spool/refusals, for the agent to count.
 //
 // Exit codes: 0 the password may be set, 1 it may not, 2 it cannot be stored (only with on_capture_error = "refuse"). Each run
 // sends one line to syslog; the streams stay empty, since Samba throws them away.
 //
-// Whom it trusts: the configuration and the state folder, which are root's. Neither the names (any domain user can have Samba
+// Whom it trusts: the configuration and the state folder, which are root's, and what internal/gate says. Neither the names (any domain user can have Samba
 // ask in anybody's name, by SamrValidatePassword) nor the password's bytes. An exit of 0 proves nothing: Samba may
 // still refuse the change. What was kept is used only once the directory proves it (internal/proof).
 //
@@ -24,21 +25,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
+	"github.com/samba-pwsync/samba-pwsync/internal/refusal"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
-// When the hook answers at the latest (Samba kills after 10 s, and then refuses), and how much of that time a configuration
-// that cannot be read may cost: the built-in one can do without.
+// When the hook answers at the latest (Samba kills after 10 s, and then refuses), how much of that time a configuration that
+// cannot be read may cost (its copy can do without, and else the built-in one), until when what the policy asks has to have answered
+// (what has not counts as trouble of one rule; the others hold), and until when the policy itself.
 const (
 	deadline       = 5 * time.Second
 	configDeadline = time.Second
+	toolsDeadline  = 4250 * time.Millisecond
+	policyDeadline = 4500 * time.Millisecond
+	basicPatience  = 100 * time.Millisecond // for whose policy it is, where the policy has not answered
 )
 
 // Set by the linker.
@@ -53,12 +61,13 @@ See samba-pwsync-hook(8).
 `
 
 func main() {
+	environ := os.Environ() // as Samba made it, for other programs
 	harden()
-	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, send))
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, environ, send))
 }
 
 // run is the program: its result is the exit code. log takes the one line of a run.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string, log func(line)) int {
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string, environ []string, log func(line)) int {
 	file := config.DefaultFile
 	var misused error
 	switch {
@@ -80,7 +89,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 		}
 		misused = errUsage // a slip in smb.conf is one in the configuration: nobody is locked out, no rule is left out
 	}
-	l := answer(file, stdin, getenv)
+	l := answer(file, stdin, getenv, environ)
 	if misused != nil {
 		l.config = misused
 	}
@@ -112,38 +121,89 @@ func isTerminal(stdin io.Reader) bool {
 }
 
 // answer does what a run is for, and returns what is to be said about it.
-func answer(file string, stdin io.Reader, getenv func(string) string) (l line) {
-	late := after(deadline)
+func answer(file string, stdin io.Reader, getenv func(string) string, environ []string) (l line) {
+	late, begun := after(deadline), time.Now()
 
-	conf, err := within(after(configDeadline), "reading "+file, config.BuiltinHook(),
-		func() (config.HookConfig, error) { return config.LoadHook(file) })
-	l.config = err
-	rules := policy.Settings(conf.Policy)
+	conf := load(file)
+	l.config, l.copyOf, l.noCopy = conf.Err, conf.Since, conf.NoCopy
 
-	asked, err := within(late, "reading password", request{},
-		func() (request, error) { return read(stdin, getenv, rules) })
-	password := secret.New(asked.Password)
+	from, err := within(late, "reading password", checkpassword.Request{},
+		func() (checkpassword.Request, error) { return checkpassword.Read(stdin, getenv) })
+	password := secret.New(from.Password)
 	defer password.Destroy()
-	l.account, l.probe, l.ignored = asked.Account, asked.maybeProbe() && !errors.Is(err, errLate), asked.Ignored
-	switch {
-	case err != nil && rules.Enforces():
-		l.verdict, l.err = refused, err // what has not been seen cannot be allowed
-		return l
-	case err != nil:
-		return l.notCaptured(err, conf.Hook)
-	case len(asked.reasons) > 0 && rules.Enforces():
-		l.verdict, l.reasons = refused, asked.reasons
-		return l
-	}
-	l.audit = asked.reasons
-
-	l.capture, err = within(late, "storing", "",
-		func() (string, error) { return take(conf, asked.Request, password) })
+	probe := maybeProbe(from)
+	l.account, l.probe, l.ignored = from.Account, probe && !errors.Is(err, errLate), from.Ignored
 	if err != nil {
+		account, _ := conf.Account(from.Account, time.Now().Add(configDeadline))
+		if account.Settings.Enforces() {
+			l.verdict, l.err = refused, err // what has not been seen cannot be allowed
+			return l
+		}
 		return l.notCaptured(err, conf.Hook)
 	}
-	l.verdict = accepted
+
+	request := gate.Request{Environ: environ, Subject: policy.Subject{
+		Password: password, Account: from.Account, UserPrincipalName: from.UserPrincipalName, FullName: from.FullName,
+	}}
+	l.Verdict, err = within(after(time.Until(begun.Add(policyDeadline))), "asking the policy", gate.Verdict{},
+		func() (gate.Verdict, error) { return conf.Decide(request, begun.Add(toolsDeadline)), nil })
+	if err != nil {
+		l.Verdict = conf.Basic(request, begun.Add(policyDeadline+basicPatience))
+		l.Troubles = append(l.Troubles, gate.Trouble{Err: err})
+	}
+
+	if err = nil; l.Refused() {
+		l.verdict = refused
+	} else if l.capture, err = within(late, "storing", "",
+		func() (string, error) { return take(conf.HookConfig, from, password) }); err != nil {
+		l = l.notCaptured(err, conf.Hook)
+	} else {
+		l.verdict = accepted
+	}
+
+	if errors.Is(err, errLate) {
+		return l
+	}
+	// The answer does not hang on what is left.
+	if _, err := within(late, "noting the refusal", none, func() (struct{}, error) { return none, note(conf.Paths().Refusals, l, probe) }); err != nil {
+		l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
+	}
+	if _, err := within(late, "keeping a copy of "+file, none, func() (struct{}, error) { return none, conf.Keep() }); err != nil {
+		l.Troubles = append(l.Troubles, gate.Trouble{Err: err})
+	}
 	return l
+}
+
+var none struct{}
+
+// load reads the configuration, or its copy where that hangs.
+func load(file string) gate.Conf {
+	conf, err := within(after(configDeadline), "reading "+file, gate.Conf{}, func() (gate.Conf, error) { return gate.Load(file), nil })
+	if err == nil {
+		return conf
+	}
+	builtin := config.BuiltinHook()
+	conf, _ = within(after(configDeadline), "reading the copy", gate.Conf{HookConfig: builtin, Err: err},
+		func() (gate.Conf, error) { return gate.Fallback(builtin, err), nil })
+	return conf
+}
+
+// note tells the agent of objections. Where it cannot, the log has them all the same.
+func note(path string, l line, probe bool) error {
+	var records []refusal.Record
+	for _, audited := range []bool{false, true} {
+		if rules := l.Rules(audited); len(rules) > 0 {
+			records = append(records, refusal.Record{Time: time.Now(), Account: l.account, Probe: probe, Policy: l.Policy, Rules: rules, Audit: audited})
+		}
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	err := refusal.Append(path, records...)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, refusal.ErrFull) { // no installation yet, or nobody who takes them away
+		return nil
+	}
+	return err
 }
 
 // notCaptured is the answer where the policy has no objection but nothing could be kept.
@@ -155,22 +215,9 @@ func (l line) notCaptured(err error, hook config.Hook) line {
 	return l
 }
 
-// request is what Samba asks, and what the policy says to it.
-type request struct {
-	checkpassword.Request
-	reasons []policy.Reason
-}
-
 // maybeProbe reports whether Samba named neither user principal name nor full name: it never does for SamrValidatePassword,
 // which changes nothing, and always does for an account that has one of the two.
-func (r request) maybeProbe() bool { return r.UserPrincipalName == "" && r.FullName == "" }
-
-func read(stdin io.Reader, getenv func(string) string, rules policy.Settings) (r request, err error) {
-	if r.Request, err = checkpassword.Read(stdin, getenv); err == nil {
-		r.reasons = policy.Check(rules, secret.New(r.Password))
-	}
-	return r, err
-}
+func maybeProbe(r checkpassword.Request) bool { return r.UserPrincipalName == "" && r.FullName == "" }
 
 // after returns a channel that is closed after d.
 func after(d time.Duration) <-chan struct{} {

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -10,7 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/policy/index"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
+	"github.com/samba-pwsync/samba-pwsync/internal/refusal"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
@@ -125,10 +133,10 @@ func TestVerdicts(t *testing.T) {
 		line     string // CAPTURE stands for an ID
 		priority string
 	}{
-		{"too short", "", "Aa1!xyz", 1, 0, `refused account="alice" reason="` + short + `"`, "36"},
-		{"too long", "", "Abcdefghijklmnop1!", 1, 0, `refused account="alice" reason="` + long + `"`, "36"},
-		{"too simple", "", "canarycanary", 1, 0, `refused account="alice" reason="` + simple + `"`, "36"},
-		{"all at once", "", "canary", 1, 0, `refused account="alice" reason="` + short + `; ` + simple + `"`, "36"},
+		{"too short", "", "Aa1!xyz", 1, 0, `refused policy=default rules=length account="alice" reason="` + short + `"`, "36"},
+		{"too long", "", "Abcdefghijklmnop1!", 1, 0, `refused policy=default rules=length account="alice" reason="` + long + `"`, "36"},
+		{"too simple", "", "canarycanary", 1, 0, `refused policy=default rules=complexity account="alice" reason="` + simple + `"`, "36"},
+		{"all at once", "", "canary", 1, 0, `refused policy=default rules=length,complexity account="alice" reason="` + short + `; ` + simple + `"`, "36"},
 		{"longer is allowed", "[policy]\nmax_length = 64", "Abcdefghijklmnop1!", 0, 1, `accepted capture=CAPTURE account="alice"`, "38"},
 		{"nothing", "", "", 1, 0, `refused account="alice" error="reading password: the password is empty"`, "36"},
 		{"NUL", "", "Passw0rd\x00x", 1, 0, `refused account="alice" error="reading password: the password contains a NUL"`, "36"},
@@ -137,7 +145,7 @@ func TestVerdicts(t *testing.T) {
 		{"1 MiB", "", strings.Repeat("Canary1!", 131072), 1, 0, `refused account="alice" error="reading password: the password is longer than 4096 bytes"`, "36"},
 		{"a newline belongs to it", "", "Canary-Pa5\n", 0, 1, `accepted capture=CAPTURE account="alice"`, "38"},
 
-		{"audit takes it and tells", audit, "canary", 0, 1, `accepted capture=CAPTURE account="alice" audit="` + short + `; ` + simple + `"`, "38"},
+		{"audit takes it and tells", audit, "canary", 0, 1, `accepted capture=CAPTURE policy=default audited=length,complexity account="alice" audit="` + short + `; ` + simple + `"`, "38"},
 		{"off takes it", off, "canary", 0, 1, `accepted capture=CAPTURE account="alice"`, "38"},
 		{"audit, nothing", audit, "", 0, 0, `accepted account="alice" error="not captured: reading password: the password is empty"`, "35"},
 		{"off, stray bytes", off, "canary\xff", 0, 0, `accepted account="alice" error="not captured: reading password: the password is not UTF-8"`, "35"},
@@ -472,5 +480,214 @@ func TestDiesWithTheShell(t *testing.T) {
 	}
 	if _, err := w.Write([]byte("x")); err == nil {
 		t.Error("it still reads")
+	}
+}
+
+const sealedTargets = `
+[target.g]
+type = "google"
+[target.m]
+type = "entra"
+`
+
+func (s *site) refusals() []refusal.Record {
+	s.t.Helper()
+	f, err := os.ReadFile(filepath.Join(s.state, "spool", "refusals"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	s.must(err)
+	var all []refusal.Record
+	for _, text := range strings.Fields(string(f)) {
+		var r refusal.Record
+		s.must(json.Unmarshal([]byte(text), &r))
+		if time.Since(r.Time) > time.Minute || time.Since(r.Time) < 0 {
+			s.t.Errorf("refused at %v", r.Time)
+		}
+		r.Time = time.Time{}
+		all = append(all, r)
+	}
+	s.must(os.Remove(filepath.Join(s.state, "spool", "refusals")))
+	return all
+}
+
+// The rules of the gate, as the hook applies and tells them.
+func TestGate(t *testing.T) {
+	record := func(policy string, audit bool, rules ...string) refusal.Record {
+		return refusal.Record{Account: "alice", Policy: policy, Rules: rules, Audit: audit}
+	}
+	const index1 = "who has which policy and which targets: not known before `samba-pwsync serve` has asked the directory"
+	for _, tc := range []struct {
+		name     string
+		config   string
+		index    *index.Contents
+		password string
+		code     int
+		line     string // CAPTURE, STATE and DIR stand for what they say
+		priority string
+		refusals []refusal.Record
+	}{
+		{"a target would refuse it", sealedTargets, nil, good, 1,
+			`refused policy=default rules=target account="alice" reason="m would not take it: it has a character that is not printable ASCII" trouble="` + index1 + `"`, "36",
+			[]refusal.Record{record("default", false, "target")}},
+		{"the target does not want the account", sealedTargets, &index.Contents{Targets: []string{"g", "m"}, Accounts: []index.Account{{Name: "alice", Entry: index.Entry{Targets: []string{"g"}}}}}, good, 0,
+			`accepted capture=CAPTURE account="alice"`, "38", nil},
+		{"preflight is off", "[policy]\npreflight = false\n" + sealedTargets, nil, good, 0, `accepted capture=CAPTURE account="alice"`, "38", nil},
+		{"a rule is audited", "[policy]\naudit = [\"target\"]\n" + sealedTargets, &index.Contents{}, good, 0,
+			`accepted capture=CAPTURE policy=default audited=target account="alice" audit="m would not take it: it has a character that is not printable ASCII"`, "38",
+			[]refusal.Record{record("default", true, "target")}},
+		{"one audited, one not", "[policy]\naudit = [\"length\"]\n", nil, "canary", 1,
+			`refused policy=default rules=complexity audited=length account="alice" reason="it mixes fewer than three of: digits, upper case, lower case, other ASCII characters, letters without case" audit="it has fewer than 8 characters"`, "36",
+			[]refusal.Record{record("default", false, "complexity"), record("default", true, "length")}},
+		{"the account's policy", "[policy.staff]\nfilter = \"(a=b)\"\nprecedence = 1\nmin_length = 15\nmax_length = 20\n",
+			&index.Contents{Policies: []string{"staff"}, Accounts: []index.Account{{Name: "Alice", Entry: index.Entry{Policy: "staff"}}}}, good[:10], 1,
+			`refused policy=staff rules=length account="alice" reason="it has fewer than 15 characters"`, "36",
+			[]refusal.Record{record("staff", false, "length")}},
+		{"the account's policy takes it", "[policy.staff]\nfilter = \"(a=b)\"\nprecedence = 1\nmin_length = 15\nmax_length = 20\n",
+			&index.Contents{Policies: []string{"staff"}, Accounts: []index.Account{{Name: "Alice", Entry: index.Entry{Policy: "staff"}}}}, good, 0,
+			`accepted capture=CAPTURE policy=staff account="alice"`, "38", nil},
+		{"the names of the account", "[policy]\nnames = true\nmax_length = 30\n", nil, "xx-ALICE-55-yy", 1,
+			`refused policy=default rules=name account="alice" reason="it contains the account's name; it contains a part of the full name"`, "36",
+			[]refusal.Record{record("default", false, "name")}},
+		{"another program refuses", "[policy]\nalso = [\"DIR/no\"]\n", nil, good, 1,
+			`refused policy=default rules=also account="alice" reason="no refuses it"`, "36", []refusal.Record{record("default", false, "also")}},
+		{"another program accepts", "[policy]\nalso = [\"DIR/yes\"]\n", nil, good, 0, `accepted capture=CAPTURE account="alice"`, "38", nil},
+		{"another program is missing", "[policy]\nalso = [\"DIR/none -x\"]\n", nil, good, 0,
+			`accepted capture=CAPTURE account="alice" trouble="rule also: DIR/none: starting it: no such file or directory"`, "35", nil},
+		{"another program is missing, strict", "[policy]\nalso = [\"DIR/none -x\"]\n[hook]\non_also_error = \"refuse\"", nil, good, 1,
+			`refused policy=default rules=also account="alice" reason="none refuses it" trouble="rule also: DIR/none: starting it: no such file or directory"`, "35",
+			[]refusal.Record{record("default", false, "also")}},
+		{"no file of breached passwords", "[policy]\nbreached = \"DIR/none\"\n", nil, good, 0,
+			`accepted capture=CAPTURE account="alice" trouble="rule breached: opening breached passwords: open DIR/none: no such file or directory"`, "35", nil},
+		{"audit mode", "[policy]\nmode = \"audit\"\n", nil, "Abc1", 0,
+			`accepted capture=CAPTURE policy=default audited=length account="alice" audit="it has fewer than 8 characters"`, "38",
+			[]refusal.Record{record("default", true, "length")}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSite(t)
+			at := func(text string) string { return strings.NewReplacer("DIR", s.dir, "STATE", s.state).Replace(text) }
+			s.must(os.WriteFile(filepath.Join(s.dir, "no"), []byte("#!/bin/sh\nexit 1\n"), 0o700))
+			s.must(os.WriteFile(filepath.Join(s.dir, "yes"), []byte("#!/bin/sh\n[ \"$(cat)\" = '"+good+"' ] && [ $SAMBA_CPS_ACCOUNT_NAME = alice ]\n"), 0o700))
+			s.configure(at(tc.config))
+			if tc.index != nil {
+				s.must(os.MkdirAll(filepath.Join(s.state, "policy"), 0o700))
+				s.must(index.Write(filepath.Join(s.state, "policy", "accounts.index"), *tc.index))
+			}
+			r := s.run(tc.password, alice)
+			line := regexp.MustCompile(`capture=[0-9a-f]{32}`).ReplaceAllString(r.line, "capture=CAPTURE")
+			if want := at(tc.line); r.code != tc.code || line != want || r.priority != tc.priority || len(r.captures) != 1-tc.code {
+				t.Errorf("exit %d, %d captures, log <%s> %s\nwant %d, <%s> %s", r.code, len(r.captures), r.priority, line, tc.code, tc.priority, want)
+			}
+			if got := s.refusals(); !reflect.DeepEqual(got, tc.refusals) {
+				t.Errorf("noted %+v, want %+v", got, tc.refusals)
+			}
+			if len(tc.password) > 8 {
+				s.must(os.Remove(filepath.Join(s.dir, "yes"))) // holds it
+				s.silent(tc.password)
+			}
+		})
+	}
+}
+
+// A probe is noted as such; input that is no password is not noted.
+func TestNotes(t *testing.T) {
+	s := newSite(t)
+	s.run("canary", alice[:1])
+	if got := s.refusals(); len(got) != 1 || !got[0].Probe {
+		t.Errorf("%+v", got)
+	}
+	s.run("canary\xff", alice)
+	if got := s.refusals(); got != nil {
+		t.Errorf("%+v", got)
+	}
+	// Where they cannot be noted, nothing else changes.
+	s.must(os.Mkdir(filepath.Join(s.state, "spool", "refusals"), 0o700))
+	if r := s.run("canary", alice); r.code != 1 || !strings.Contains(r.line, ` trouble="noting a refusal: `) || r.priority != "36" {
+		t.Errorf("exit %d, <%s> %q", r.code, r.priority, r.line)
+	}
+}
+
+// What was last read without a fault holds while the file has one, and the log says so each time.
+func TestLastGoodConfig(t *testing.T) {
+	s := newSite(t, "[policy]\nmin_length = 10\ncomplexity = false\n[hook]\non_capture_error = \"refuse\"")
+	if r := s.run("canarycanary", alice); r.code != 0 {
+		t.Fatalf("exit %d, %q", r.code, r.line)
+	}
+	info, err := os.Stat(s.config)
+	s.must(err)
+	instead := ` instead="the configuration of ` + info.ModTime().Format(time.DateTime) + `"`
+	for _, text := range []string{"[policy]\nmin_length = 4\n!!!", "[policy]\nmin_lenght = 4\n", "[polcy]\n"} {
+		s.configure(text)
+		for password, code := range map[string]int{"canarycanary": 0, "canary": 1} {
+			r := s.run(password, alice)
+			if r.code != code || r.priority != "35" || !strings.Contains(r.line, " config=") || !strings.HasSuffix(r.line, instead) {
+				t.Errorf("%q: exit %d, <%s> %s", text, r.code, r.priority, r.line)
+			}
+		}
+	}
+	s.must(os.Remove(s.key("agent")))
+	if r := s.run("canarycanary", alice); r.code != 2 {
+		t.Errorf("on_capture_error of the copy does not hold: exit %d, %q", r.code, r.line)
+	}
+	// A change counts at once, also of a file that has an old time.
+	s.configure("[policy]\nmin_length = 4\ncomplexity = false\n")
+	s.must(os.Chtimes(s.config, time.Unix(1e9, 0), time.Unix(1e9, 0)))
+	if r := s.run("canary", alice); r.code != 0 || strings.Contains(r.line, " config=") {
+		t.Errorf("exit %d, %q", r.code, r.line)
+	}
+	s.configure("!")
+	if r := s.run("canary", alice); r.code != 0 || !strings.Contains(r.line, `instead="the configuration of `+time.Unix(1e9, 0).Format(time.DateTime)) {
+		t.Errorf("exit %d, %q", r.code, r.line)
+	}
+	// One that others can write to is none.
+	s.must(os.Chmod(filepath.Join(s.state, "hook", "last-good.toml"), 0o666))
+	if r := s.run("canary", alice); r.code != 1 || !strings.Contains(r.line, ` nocopy="reading the copy `) {
+		t.Errorf("exit %d, %q", r.code, r.line)
+	}
+}
+
+// A program that hangs is killed, and the hook is in time.
+func TestOtherProgramHangs(t *testing.T) {
+	s := newSite(t)
+	s.must(os.WriteFile(filepath.Join(s.dir, "hangs"), []byte("#!/bin/sh\nexec sleep 100\n"), 0o700))
+	s.configure("[policy]\nalso = [\"" + s.dir + "/hangs\"]\n")
+	start := time.Now()
+	r := s.run(good, alice)
+	if took := time.Since(start); took > deadline {
+		t.Errorf("took %v", took)
+	}
+	if r.code != 0 || len(r.captures) != 1 || r.priority != "35" || !strings.HasSuffix(r.line, `/hangs: it hangs, and was killed"`) {
+		t.Errorf("exit %d, %d captures, <%s> %q", r.code, len(r.captures), r.priority, r.line)
+	}
+}
+
+// What hangs uses up the time of what comes after it, and not that of the verdict: the rules that could be asked hold, and the line says
+// which could not.
+func TestMuchHangs(t *testing.T) {
+	s := newSite(t)
+	s.must(os.WriteFile(filepath.Join(s.dir, "hangs"), []byte("#!/bin/sh\nexec sleep 100\n"), 0o700))
+	s.must(os.WriteFile(filepath.Join(s.dir, "words"), []byte("acmecorp\n"), 0o600))
+	list := sha256.Sum256([]byte(s.dir + "/words"))
+	s.must(os.Mkdir(filepath.Join(s.state, "policy"), 0o700))
+	for _, name := range []string{"accounts.index", "banned-" + hex.EncodeToString(list[:8]) + ".words"} {
+		s.must(syscall.Mkfifo(filepath.Join(s.state, "policy", name), 0o600))
+	}
+	s.configure("[hook]\non_also_error = \"refuse\"\n[policy]\nbanned = [\"" + s.dir + "/words\"]\nalso = [\"" + s.dir + "/hangs\"]\n" + sealedTargets)
+	const ascii = "Canary-Pa55word"
+	for _, tc := range []struct{ password, rules, trouble string }{
+		{ascii, "also", "who has which policy and which targets: it hangs; rule banned: it hangs; rule also: "},
+		{good, "target", "who has which policy and which targets: it hangs; rule banned: it hangs"},
+	} {
+		start := time.Now()
+		r := s.run(tc.password, alice)
+		if took := time.Since(start); took > deadline {
+			t.Errorf("%s: took %v", tc.rules, took)
+		}
+		if r.code != 1 || !strings.HasPrefix(r.line, "refused policy=default rules="+tc.rules+" ") || !strings.Contains(r.line, ` trouble="`+tc.trouble) {
+			t.Errorf("exit %d, <%s> %q, want rule %s and trouble %q", r.code, r.priority, r.line, tc.rules, tc.trouble)
+		}
+		if got := s.refusals(); len(got) != 1 || got[0].Rules[0] != tc.rules {
+			t.Errorf("noted %+v", got)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,7 +17,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/breached"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/gate"
+	"github.com/samba-pwsync/samba-pwsync/internal/keyring"
+	"github.com/samba-pwsync/samba-pwsync/internal/policy"
+	"github.com/samba-pwsync/samba-pwsync/internal/policy/words"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
@@ -104,6 +110,7 @@ func runCheck(c *cli.Context) error {
 	ill := checkConfig(list, cfg, path)
 	checkOwners(list, cfg)
 	checkKeys(list, cfg)
+	checkNotify(c.Context, list, cfg.Notify, c.Bool("connect"))
 	store := askHashStore(c.Context)
 	if !c.Bool("connect") && store != storeUnknown {
 		checkProof(list, cfg.Directory.Proof, store, passwords{level: aesLevel})
@@ -133,6 +140,7 @@ func checkConfig(list *checklist, cfg *config.Config, path string) (ill map[stri
 		}
 	}
 	listFaults(list, filterFaults(cfg, path))
+	checkPolicies(list, cfg)
 	if len(cfg.Target) == 0 {
 		list.fault(exitUsage, errNoTarget)
 	}
@@ -140,6 +148,77 @@ func checkConfig(list *checklist, cfg *config.Config, path string) (ill map[stri
 		list.ok("configuration %s, and the files that it names", path)
 	}
 	return ill
+}
+
+// allPolicies are the policies by the name of their section, in the order of precedence.
+func allPolicies(cfg *config.Config) iter.Seq2[string, config.Policy] {
+	return func(yield func(string, config.Policy) bool) {
+		if !yield("policy", cfg.Policy) {
+			return
+		}
+		for _, p := range cfg.Policies {
+			if !yield("policy."+p.Name, p.Policy) {
+				return
+			}
+		}
+	}
+}
+
+// refuses reports whether a rule of a policy can refuse a password.
+func refuses(p config.Policy, rule string) bool {
+	return p.Mode == config.Enforce && !slices.Contains(p.Audit, rule)
+}
+
+// asksLess reports whether a policy lets passwords of fewer than three kinds of characters pass, as Microsoft does not.
+func asksLess(p config.Policy) bool {
+	if len(p.Tiers) == 0 {
+		return !p.Complexity
+	}
+	return slices.ContainsFunc(p.Tiers, func(tier string) bool {
+		_, categories, ok := config.ParseTier(tier)
+		return ok && categories < 3
+	})
+}
+
+// checkPolicies looks at what the policies' rules need, and whether they leave room for a password. That a file is missing, or
+// others can write to it, CheckFiles has said.
+func checkPolicies(list *checklist, cfg *config.Config) {
+	lists, breachedFiles := map[string]bool{}, map[string]bool{}
+	for section, p := range allPolicies(cfg) {
+		if key := strings.Join(p.Banned, "\x00"); len(p.Banned) > 0 && !lists[key] {
+			lists[key] = true
+			_, report, err := words.CompileFiles([32]byte{}, p.Banned...)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+			case err != nil:
+				list.fault(exitFailed, fmt.Errorf("%s.banned: %w", section, err))
+			case report.Words == 0:
+				list.attention("%s.banned: there is no word of four characters or more in %s", section, strings.Join(p.Banned, ", "))
+			default:
+				list.ok("[%s] bans %d words", section, report.Words)
+			}
+		}
+		if p.Breached != "" && !breachedFiles[p.Breached] {
+			breachedFiles[p.Breached] = true
+			file, err := breached.Open(p.Breached)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+			case err != nil:
+				list.fault(exitFailed, fmt.Errorf("%s.breached: %w", section, err))
+			default:
+				list.ok("[%s] knows %d breached passwords; to read all of them: samba-pwsync breached info --verify", section, file.Header().Entries)
+				_ = file.Close()
+			}
+		}
+		for _, name := range targetNames(cfg) {
+			if least := gate.Shortest[cfg.Target[name].Type]; p.Preflight && refuses(p, policy.RuleLength) && refuses(p, policy.RuleTarget) && p.MaxLength < least {
+				list.attention("no password can be set for accounts that %s wants: it takes %d characters at least, [%s] max_length allows %d at most", name, least, section, p.MaxLength)
+			}
+			if cfg.Target[name].Type == config.TypeEntra && p.Preflight && refuses(p, policy.RuleTarget) && asksLess(p) {
+				list.ok("[%s] may ask for fewer than 3 kinds of characters; accounts that %s wants need 3 all the same (preflight)", section, name)
+			}
+		}
+	}
 }
 
 // checkReadable looks whether the forwarder's user can read the files that the targets name, and returns the targets with one
@@ -158,6 +237,11 @@ func checkReadable(list *checklist, cfg *config.Config) (ill map[string]bool) {
 			}
 		}
 	}
+	for _, file := range cfg.Notify.Files() {
+		if err := readableBy(*forwarder, file.Path); err != nil {
+			list.fault(exitFailed, fmt.Errorf("notify.%s: %w", file.Key, err))
+		}
+	}
 	return ill
 }
 
@@ -167,6 +251,9 @@ func filterFaults(cfg *config.Config, path string) []config.Fault {
 	filters := map[string]string{"directory.filter": cfg.Directory.Filter, "directory.exclude": cfg.Directory.Exclude}
 	for name, t := range cfg.Target {
 		filters["target."+name+".filter"] = t.Filter
+	}
+	for _, p := range cfg.Policies {
+		filters["policy."+p.Name+".filter"] = p.Filter
 	}
 	var faults []config.Fault
 	for _, key := range slices.Sorted(maps.Keys(filters)) {
@@ -211,8 +298,28 @@ func checkKeys(list *checklist, cfg *config.Config) {
 	paths, before := cfg.Paths(), list.faults
 	whole := checkKey(list, paths.AgentKey, paths.AgentPublicKey)
 	whole = checkKey(list, paths.ForwarderKey, paths.ForwarderPublicKey) && whole
-	if whole && list.faults == before {
-		list.ok("keys in %s", paths.Keys)
+	if !whole || list.faults != before {
+		return
+	}
+	list.ok("keys in %s", paths.Keys)
+	for _, role := range []struct {
+		name  string
+		files keyring.Files
+		keep  time.Duration
+	}{{roleAgent, agentKeys(paths), cfg.Directory.ConfirmTimeout}, {roleForwarder, forwarderKeys(paths), cfg.Directory.SecretTTL}} {
+		keys, err := keyring.Look(role.files, role.keep)
+		if err != nil {
+			list.fault(exitFailed, err)
+			continue
+		}
+		if len(keys) > 1 {
+			list.ok("%s's key %s", role.name, keysRow(keys))
+		}
+		for _, k := range keys[1:] {
+			if time.Since(k.Due) > overdueFor {
+				list.attention("the retired key %s of the %s should have been destroyed %s: does serve run? samba-pwsync status tells why it is kept", k.ID, role.name, clock(k.Due))
+			}
+		}
 	}
 }
 
@@ -252,6 +359,7 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, pa
 	list.ok("directory %s, domain %s, over %s", root.DNSHostName, root.DomainName, cfg.Directory.URL)
 	checkControllers(ctx, list, cfg, path, root.InvocationID, dc.Controllers)
 	checkBase(ctx, list, cfg, path, dc.Exists)
+	checkMatches(ctx, list, cfg, dc.Matching)
 
 	settings, err := dc.PasswordSettings(ctx)
 	if err != nil {
@@ -279,8 +387,10 @@ func checkDirectory(ctx context.Context, list *checklist, cfg *config.Config, pa
 		checkProof(list, cfg.Directory.Proof, store, held)
 	}
 	checkAttributes(ctx, list, cfg, dc.SelfWritable)
-	if cfg.Policy.Mode == config.Enforce && cfg.Policy.MaxLength < settings.MinLength {
-		list.attention("no password can be set: the domain asks for %d characters at least, [policy] max_length allows %d at most", settings.MinLength, cfg.Policy.MaxLength)
+	for section, p := range allPolicies(cfg) {
+		if refuses(p, policy.RuleLength) && p.MaxLength < settings.MinLength {
+			list.attention("no password can be set: the domain asks for %d characters at least, [%s] max_length allows %d at most", settings.MinLength, section, p.MaxLength)
+		}
 	}
 	return complexity
 }
@@ -320,18 +430,45 @@ func checkControllers(ctx context.Context, list *checklist, cfg *config.Config, 
 	}
 }
 
-// checkBase looks for base_dn: below one that is not there is no account, and each capture would be found unwanted.
+// checkBase looks for each base_dn: below one that is not there is no account, so each capture would be found unwanted, and nobody have the policy.
 func checkBase(ctx context.Context, list *checklist, cfg *config.Config, path string, exists func(context.Context, string) (bool, error)) {
-	base := cfg.Directory.BaseDN
-	if base == "" {
-		return
+	look := func(key, base string) {
+		if base == "" {
+			return
+		}
+		switch found, err := exists(ctx, base); {
+		case err != nil:
+			list.fault(exitFailed, fmt.Errorf("%s: %w", key, err))
+		case !found:
+			listFaults(list, config.Faults{{File: path, Key: key, Problem: fmt.Sprintf("the directory has no %q", base),
+				Remedy: "correct it, or leave it empty for the whole domain"}})
+		}
 	}
-	switch found, err := exists(ctx, base); {
-	case err != nil:
-		list.fault(exitFailed, fmt.Errorf("directory.base_dn: %w", err))
-	case !found:
-		listFaults(list, config.Faults{{File: path, Key: "directory.base_dn", Problem: fmt.Sprintf("the directory has no %q", base),
-			Remedy: "correct it, or leave it empty for the whole domain"}})
+	look("directory.base_dn", cfg.Directory.BaseDN)
+	for _, p := range cfg.Policies {
+		look("policy."+p.Name+".base_dn", p.BaseDN)
+	}
+}
+
+// checkMatches tells of filters that fit nobody: a group whose name is misspelt is no error to LDAP.
+func checkMatches(ctx context.Context, list *checklist, cfg *config.Config, matching func(context.Context, string, func(dsdb.GUID) error) error) {
+	errOne := errors.New("one is enough")
+	look := func(key, filter, so string) {
+		if filter == "" {
+			return
+		}
+		switch err := matching(ctx, filter, func(dsdb.GUID) error { return errOne }); {
+		case err == nil:
+			list.attention("%s: no account matches it, so %s; a group needs its whole distinguished name", key, so)
+		case !errors.Is(err, errOne):
+			list.fault(exitFailed, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	for _, p := range cfg.Policies {
+		look("policy."+p.Name+".filter", p.Filter, "nobody has this policy")
+	}
+	for _, name := range targetNames(cfg) {
+		look("target."+name+".filter", cfg.Target[name].Filter, "nobody's password is sent there")
 	}
 }
 
@@ -367,6 +504,12 @@ func checkAttributes(ctx context.Context, list *checklist, cfg *config.Config, s
 		look("target."+name+".user", cfg.Target[name].User, "who puts another's name there sets that one's password at the target")
 		filter("target."+name+".filter", cfg.Target[name].Filter)
 	}
+	for _, p := range cfg.Policies {
+		filter("policy."+p.Name+".filter", p.Filter)
+	}
+	if cfg.Notify.On() {
+		look("notify.address", cfg.Notify.Address, "who puts another's there has that one told of his own refused passwords")
+	}
 	if !found {
 		list.ok("users choose neither whose password they set nor whether they are synchronised")
 	}
@@ -385,6 +528,7 @@ func checkTargets(ctx context.Context, list *checklist, cfg *config.Config, ill 
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		err = t.Check(ctx)
+		_, tells := t.LastChange(ctx, target.User{})
 		cancel()
 		_ = t.Close()
 		if err != nil {
@@ -392,5 +536,8 @@ func checkTargets(ctx context.Context, list *checklist, cfg *config.Config, ill 
 			continue
 		}
 		list.ok("target %s can set passwords", name)
+		if errors.Is(tells, target.ErrCannotTell) {
+			list.ok("target %s: %v", name, tells)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +132,76 @@ func TestCheckControllers(t *testing.T) {
 		checkControllers(t.Context(), list, cfg, "the file", tc.self, func(context.Context) ([]directory.Controller, error) { return dcs, tc.err })
 		if got := out.String(); list.code != tc.code || !strings.Contains(got, tc.want) || (tc.want == "") != (got == "") {
 			t.Errorf("%s: code %d, want %d\n%s", tc.name, list.code, tc.code, got)
+		}
+	}
+}
+
+func TestCheckMatches(t *testing.T) {
+	matching := func(_ context.Context, filter string, each func(dsdb.GUID) error) error {
+		switch filter {
+		case "(memberOf=CN=Pupils)":
+			for i := range byte(3) {
+				if err := each(dsdb.GUID{i}); err != nil {
+					return err
+				}
+			}
+		case "(memberOf=CN=Gone)":
+			return errors.New("the DC is gone")
+		}
+		return nil
+	}
+	const nobody = ".filter: no account matches it, so "
+	for _, tc := range []struct {
+		policy, target string
+		want           []string // what the lines begin with
+		code           int
+	}{
+		{"", "", nil, exitOK},
+		{"(memberOf=CN=Pupils)", "(memberOf=CN=Pupils)", nil, exitOK},
+		{"(memberOf=CN=Pupil)", "(memberOf=CN=Pupil)",
+			[]string{"attention  policy.pupils" + nobody + "nobody has this policy", "attention  target.cloud" + nobody + "nobody's password is sent there"}, exitAttention},
+		{"(memberOf=CN=Gone)", "", []string{"FAULT      policy.pupils.filter: the DC is gone"}, exitFailed},
+	} {
+		cfg := config.Default()
+		cfg.Policies = []config.NamedPolicy{{Name: "pupils", Filter: tc.policy}}
+		cfg.Target = map[string]config.Target{"cloud": {Filter: tc.target}}
+		var out bytes.Buffer
+		list := &checklist{out: &out}
+		checkMatches(t.Context(), list, cfg, matching)
+		lines := slices.Collect(strings.Lines(out.String()))
+		if list.code != tc.code || !slices.EqualFunc(lines, tc.want, strings.HasPrefix) {
+			t.Errorf("%s, %s: code %d, want %d\n%s", tc.policy, tc.target, list.code, tc.code, out.String())
+		}
+	}
+}
+
+func TestCheckLaxPolicy(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		policy func(*config.Policy)
+		kind   string
+		want   bool
+	}{
+		{"as it is", func(*config.Policy) {}, config.TypeEntra, false},
+		{"tiers that ask as much", func(p *config.Policy) { p.Tiers = []string{"8:4", "12:3"} }, config.TypeEntra, false},
+		{"tiers that ask less", func(p *config.Policy) { p.Tiers = []string{"8:3", "16:1"} }, config.TypeEntra, true},
+		{"no complexity", func(p *config.Policy) { p.Complexity = false }, config.TypeEntra, true},
+		{"audited", func(p *config.Policy) { p.Complexity, p.Audit = false, []string{"target"} }, config.TypeEntra, false},
+		{"no preflight", func(p *config.Policy) { p.Complexity, p.Preflight = false, false }, config.TypeEntra, false},
+		{"Google", func(p *config.Policy) { p.Complexity = false }, config.TypeGoogle, false},
+	} {
+		cfg := config.Default()
+		tc.policy(&cfg.Policy)
+		cfg.Target = map[string]config.Target{"cloud": {Type: tc.kind}}
+		var out bytes.Buffer
+		list := &checklist{out: &out}
+		checkPolicies(list, cfg)
+		want := ""
+		if tc.want {
+			want = "ok         [policy] may ask for fewer than 3 kinds of characters; accounts that cloud wants need 3 all the same (preflight)\n"
+		}
+		if out.String() != want || list.code != exitOK {
+			t.Errorf("%s: code %d, %q; want %q", tc.name, list.code, out.String(), want)
 		}
 	}
 }

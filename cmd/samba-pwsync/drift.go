@@ -29,7 +29,7 @@ func driftCommand() *cli.Command {
 		Description: "Asks the running serve. An account is listed for each target that wants it and lacks the password that the directory holds. A password " +
 			"that was not captured cannot be delivered: its account is listed until the next change. After an installation these are all " +
 			"accounts (before-installation). What is changed at the domain controllers that [directory] peers names is theirs to deliver, " +
-			"and is listed with --all only. A change is looked at when confirm_timeout is over, and every account once " +
+			"and is listed with --all only, as is what is not sent because of temporary or disabled = \"skip\". A change is looked at when confirm_timeout is over, and every account once " +
 			"a day, because a group's new member does not change itself. Exit code 0: nothing is listed, 1: could not be told, 2: the " +
 			"configuration is wrong, 3: something is listed. --json prints an object: drift, a list of objects with account, guid, " +
 			"user_principal_name, target, user (the account there), reason, detail, stamp (version, time, invocation_id, usn), seen and dc " +
@@ -39,7 +39,7 @@ func driftCommand() *cli.Command {
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
-			&cli.BoolFlag{Name: "all", Usage: "list also what other domain controllers deliver"},
+			&cli.BoolFlag{Name: "all", Usage: "list also what is rightly not sent from here"},
 		},
 		Before: noArguments,
 		Action: runDrift,
@@ -56,6 +56,9 @@ var reasons = []struct {
 	{change.BeforeInstallation, false, "changed before samba-pwsync was installed", ""},
 	{change.AtOtherDC, true, "changed at a domain controller without samba-pwsync", "install it there, and name it in [directory] peers"},
 	{change.AtPeer, false, "changed at a domain controller that delivers by itself", "ask there: samba-pwsync drift"},
+	{change.Disabled, false, "not sent: the account is disabled, and disabled is \"skip\" for this target", ""},
+	{change.Temporary, false, "not sent: it has to be changed at the next logon, and temporary is \"skip\" for this target", ""},
+	{change.NameShared, true, "not sent: another account has the same name at the target", "give one of them another name, or leave it out by a filter"},
 	{change.HashOnly, true, "only a hash was set, so nobody knows the password", ""},
 	{change.ComplexityOff, true, "not shown to the hook, because complexity is off", "switch it on there"},
 	{change.Unprovable, true, "the directory stores nothing to prove it by", "see samba-pwsync check --connect"},
@@ -66,8 +69,10 @@ var reasons = []struct {
 	{deliver.TargetDenied, false, "waits, because the target denies access", "see samba-pwsync status"},
 	{deliver.TargetDown, false, "waits, because the target is down", "see samba-pwsync status"},
 	{change.Reason(target.NoUser), false, "the target knows no such user", "create the user there, or correct the account's attribute"},
+	{change.Reason(target.Forbidden), false, "the target lets us set others' passwords, and not this user's", "see its administrator roles; cloud administrators are best left out"},
 	{change.Reason(target.Rejected), false, "the target refused the password", "change it to one that the target takes"},
 	{change.Reason(ledger.Expired), false, "waited longer than secret_ttl, and was shredded", ""},
+	{change.Reason(ledger.Dropped), false, "taken out of the queue by samba-pwsync queue drop", ""},
 	{change.Reason(ledger.NameTaken), true, "another account has the name at the target", "give one of them another name"},
 }
 
@@ -113,7 +118,7 @@ func runDrift(c *cli.Context) error {
 		return err
 	}
 	if !c.Bool("all") {
-		r.leaveOutPeers()
+		r.leaveOutRightful()
 	}
 	if c.Bool("json") {
 		err = printJSON(c.App.Writer, r)
@@ -166,10 +171,10 @@ func (r *driftReport) sort() {
 	})
 }
 
-func (r *driftReport) leaveOutPeers() {
+func (r *driftReport) leaveOutRightful() {
 	ours := []deliver.Drift{}
 	for _, d := range r.Drift {
-		if d.Reason != change.AtPeer {
+		if !d.Reason.Rightly() {
 			ours = append(ours, d)
 		}
 	}

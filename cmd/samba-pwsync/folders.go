@@ -76,9 +76,13 @@ func folders(stateDir string, p config.Paths, forwarder account) []folder {
 	return []folder{
 		at(stateDir),
 		at(p.Keys),
+		{path: p.AgentRetired, mode: 0o700, owner: us},
+		{path: p.ForwarderRetired, mode: 0o700, owner: forwarder, files: 0o600},
 		at(p.Spool),
 		{path: p.Incoming, mode: 0o700, owner: us},
 		outgoing,
+		{path: p.Hook, mode: 0o700, owner: us},
+		{path: p.Policy, mode: 0o700, owner: us},
 		{path: p.Agent, mode: 0o700, owner: us},
 		{path: p.Forwarder, mode: 0o700, owner: forwarder, files: 0o600},
 	}
@@ -94,7 +98,7 @@ func checkOwn(stateDir string) error {
 		return fmt.Errorf("looking into the state folder: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"keys", "spool", "agent", "forwarder", "lost+found"}, e.Name()) {
+		if !slices.Contains([]string{"keys", "spool", "hook", "policy", "agent", "forwarder", "lost+found"}, e.Name()) {
 			return &codedError{exitUsage, fmt.Errorf("state_dir %s holds %s: it has to be a folder of its own", stateDir, e.Name())}
 		}
 	}

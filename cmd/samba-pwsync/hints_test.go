@@ -34,6 +34,7 @@ func TestHints(t *testing.T) {
 		{"other owner", fmt.Errorf("locking: %w", errOtherOwner), "samba-pwsync init --user root"},
 		{"no hashes", errNoHashes, `set [directory] proof = "aes256"`},
 		{"no proof", errNoProof, "nt hash store = always"},
+		{"no NTLM", fmt.Errorf("x is of SHA-1 hashes: %w", errNoNTLM), "a list of NTLM hashes"},
 		{"strangers", fmt.Errorf("keys: %w", errStrangers), "samba-pwsync init"},
 		{"no DC", fmt.Errorf("connecting: %w: %w", directory.ErrUnavailable, refused), "systemctl status samba-ad-dc"},
 		{"ordinary socket", fmt.Errorf("connecting: %w", directory.ErrNotPrivileged), "ldap_priv/ldapi"},

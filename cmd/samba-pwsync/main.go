@@ -1,6 +1,6 @@
 // Command samba-pwsync delivers password changes of a Samba AD domain to other places: the agent proves captures against the
 // directory, the forwarder delivers them. `serve` in serve.go is the wiring plan; every other command only looks, but for
-// `init`, which makes keys and folders.
+// `init`, which makes keys and folders, and `queue`, which asks the forwarder to retry or to drop what waits.
 //
 // Scripts rely on the commands, their flags, the exit codes and the names in JSON; testdata/script holds them. Whatever is wrong
 // is said on standard error, and what to do about it is in hints.go.
@@ -37,7 +37,7 @@ const (
 )
 
 func main() {
-	if err := cleanEnvironment(); err != nil {
+	if err := errors.Join(cleanEnvironment(), unreadable()); err != nil {
 		complain(os.Stderr, err.Error())
 		os.Exit(exitFailed)
 	}
@@ -49,7 +49,8 @@ func main() {
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out := &output{w: stdout}
-	err := newApp(stdin, out, stderr).RunContext(ctx, args)
+	app := newApp(stdin, out, stderr)
+	err := app.RunContext(ctx, flagsFirst(app, args))
 	if err == nil {
 		err = out.err
 	}
@@ -153,13 +154,14 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			"serve proves against the directory that the password really became the account's, and delivers it. " +
 			"Everything is configured in one file; see samba-pwsync.toml(5).",
 		HideVersion:     true, // `version` is a command
-		HideHelpCommand: true, // --help is understood everywhere
+		HideHelpCommand: true, // --help is understood everywhere; `help` is ours, since cli's explains some commands in other words than --help
 		Reader:          stdin,
 		Writer:          stdout,
 		ErrWriter:       stderr,
-		Flags:           []cli.Flag{configFlag()},
+		Flags:           []cli.Flag{configFlag(), cli.HelpFlag}, // cli adds it only where there is no command help
 		Commands: []*cli.Command{
-			initCommand(), serveCommand(), checkCommand(), statusCommand(), driftCommand(), policyCommand(), versionCommand(),
+			initCommand(), keyCommand(), serveCommand(), checkCommand(), statusCommand(), driftCommand(), whyCommand(), queueCommand(), auditCommand(), policyCommand(),
+			breachedCommand(), helpCommand(), versionCommand(),
 		},
 		// Exit codes are made in run, and nowhere else.
 		ExitErrHandler: func(*cli.Context, error) {},
@@ -229,6 +231,18 @@ func configPath(c *cli.Context) string {
 		}
 	}
 	return config.DefaultFile
+}
+
+// helpCommand prints what --help after the named command prints.
+func helpCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "help",
+		Usage:     "explain a command, as --help after it does",
+		ArgsUsage: "[COMMAND]...",
+		Action: func(c *cli.Context) error {
+			return c.App.RunContext(c.Context, append(append([]string{c.App.Name}, c.Args().Slice()...), "--help"))
+		},
+	}
 }
 
 func versionCommand() *cli.Command {

@@ -35,7 +35,7 @@ func TestManPage(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Error("docs/man/samba-pwsync.8 is stale: run go generate ./cmd/samba-pwsync")
 	}
-	for _, word := range []string{"init", "serve", "check", "status", "policy test", "version", "-connect", "-log-level", "-user"} {
+	for _, word := range []string{"init", "key rotate", "serve", "check", "status", "why", "queue list", "queue retry", "queue drop", "audit", "policy test", "breached import", "version", "-connect", "-log-level", "-user"} {
 		if !bytes.Contains(got, []byte(" "+word)) {
 			t.Errorf("the manual does not tell of %s", word)
 		}
@@ -116,6 +116,15 @@ func synopsis(b *bytes.Buffer, c command) {
 		placeholder, _ := flagWordsOf(f)
 		fmt.Fprintf(b, ".Op Fl -%s%s\n", f.Names()[0], argument(placeholder))
 	}
+	switch name, repeated := strings.CutSuffix(c.ArgsUsage, "..."); {
+	case c.ArgsUsage == "":
+	case strings.HasPrefix(name, "["):
+		fmt.Fprintf(b, ".Op Ar %s\n", strings.ToLower(strings.Trim(name, "[]")))
+	case repeated:
+		fmt.Fprintf(b, ".Ar %s ...\n", strings.ToLower(name))
+	default:
+		fmt.Fprintf(b, ".Ar %s\n", strings.ToLower(name))
+	}
 }
 
 // flagWordsOf returns the placeholder of a flag's value, if it has one, and what the flag means.
@@ -160,7 +169,9 @@ const manDescription = `.Pp
 .Cm init
 makes keys and folders,
 .Cm serve
-does the work, and the other commands only look.
+does the work,
+.Cm queue
+tells it to try sooner, or to drop, what waits, and the other commands only look.
 No command takes a password on its command line or from the environment.
 .Pp
 All commands but
@@ -200,7 +211,9 @@ reach the targets.
 .It Ev GODEBUG
 As for every Go program, but for
 .Ql http2debug ,
-which would write passwords to standard error: where it is set, the program starts itself anew without it.
+which would write passwords to standard error, and
+.Ql clobberfree=1 ,
+which has memory overwritten when it is freed: the program starts itself anew, without the one and with the other.
 .It Ev AZURE_REGIONAL_AUTHORITY_NAME , MSAL_FORCE_REGION , GOOGLE_SDK_GO_LOGGING_LEVEL , AZURE_SDK_GO_LOGGING
 Without effect.
 The libraries would ask another host for access tokens, or log requests.
@@ -223,14 +236,28 @@ Both public keys are the hook's.
 opens the hashes of captured passwords, or with proof = "aes256" the passwords themselves until they are proven;
 .Pa forwarder.key
 opens the passwords.
+Those from before a rotation lie in
+.Pa agent-retired/
+and
+.Pa forwarder-retired/
+until they are destroyed.
 Whoever has a private key and the spool reads what waits there, so they do not belong into the same backup.
 .It Pa spool/incoming/
 Captures, from the hook to the agent.
 .It Pa spool/outgoing/
-Proven changes, from the agent to the forwarder, and what the agent has seen of the directory.
+Proven changes, from the agent to the forwarder, what the agent has seen of the directory, and who is to be told of a refused password.
+.It Pa spool/refusals
+What the policy refused, from the hook to the agent.
+.It Pa hook/
+The configuration as the hook last read it without a fault, for the time when it has one.
+.It Pa policy/
+What the hook's policy needs beside the configuration.
 .It Pa agent/ , forwarder/
 What each role remembers, its lock, and the socket that answers
-.Cm status .
+.Cm status ,
+.Cm why
+and
+.Cm queue .
 .Pa forwarder/
 belongs to the user that
 .Cm init Fl -user
@@ -246,7 +273,9 @@ Fine.
 .It 1
 It failed; of
 .Cm policy test :
-the password is refused.
+the password is refused; of
+.Cm breached test :
+it is known.
 .It 2
 The command line or the configuration is wrong.
 .It 3
@@ -274,6 +303,18 @@ systemctl enable --now samba-pwsync
 Ask what the hook would say to a password, without showing it:
 .Bd -literal -offset indent
 samba-pwsync policy test
+.Ed
+.Pp
+Have the hook refuse passwords that are known from breaches; operating.md tells where to get the list:
+.Bd -literal -offset indent
+samba-pwsync breached import pwnedpasswords.txt
+editor /etc/samba-pwsync/samba-pwsync.toml      # [policy] breached = "/var/lib/samba-pwsync/policy/breached.bin"
+samba-pwsync breached info --verify
+.Ed
+.Pp
+Somebody cannot log on at Google; where is the password?
+.Bd -literal -offset indent
+samba-pwsync why liz
 .Ed
 .Pp
 Let monitoring look at it:

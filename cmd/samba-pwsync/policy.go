@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
@@ -20,35 +24,55 @@ import (
 func policyCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "policy",
-		Usage:  "explain the password policy",
+		Usage:  "explain the password policy, and prepare it",
 		Action: missingCommand,
 		Subcommands: []*cli.Command{{
 			Name:  "test",
 			Usage: "tell what the hook would say to a password",
 			Description: "Reads the password from standard input up to the end, or asks for it on a terminal; one newline at the end does not " +
-				"belong to it. Prints the reasons for a refusal. Exit code 0: accepted, 1: refused.",
-			Flags:  []cli.Flag{configFlag()},
+				"belong to it. Prints the reasons for a refusal, which policy holds and why, and what each of its rules says; " +
+				"nothing is kept. With --account it is the policy of that account, as the agent last asked the directory; without, that of an " +
+				"account that is not known. The programs that the key also names are run. Run it as root: others cannot read all that the hook can. " +
+				"Exit code 0: accepted, 1: refused.",
+			Flags: []cli.Flag{
+				configFlag(),
+				&cli.StringFlag{Name: "account", Usage: "the account's sAMAccountName `NAME`"},
+				&cli.StringFlag{Name: "upn", Usage: "its userPrincipalName `UPN`, which Samba would tell the hook"},
+				&cli.StringFlag{Name: "full-name", Usage: "its displayName `NAME`, likewise"},
+			},
 			Before: noArguments,
 			Action: runPolicyTest,
+		}, {
+			Name:  "compile",
+			Usage: "compile the files of banned words now",
+			Description: "serve does so by itself when they change, and the hook where there are up to 100,000 words. It is for a machine on which serve " +
+				"does not run yet, or may not see the files.",
+			Flags:  []cli.Flag{configFlag()},
+			Before: noArguments,
+			Action: runPolicyCompile,
 		}},
 	}
 }
 
 func runPolicyTest(c *cli.Context) error {
-	if err := harden(); err != nil {
-		return err
-	}
 	// Exactly what the hook would use, also when the file is broken.
-	hook, err := config.LoadHook(configPath(c))
-	if err != nil {
-		complain(c.App.ErrWriter, err.Error())
-		complain(c.App.ErrWriter, "so the hook goes by these rules: "+rules(hook.Policy))
+	conf := gate.Load(configPath(c))
+	if conf.Err != nil {
+		complain(c.App.ErrWriter, conf.Err.Error())
+		if conf.NoCopy != nil {
+			complain(c.App.ErrWriter, conf.NoCopy.Error())
+		}
+		instead := "these rules"
+		if !conf.Since.IsZero() {
+			instead = "its copy of the configuration of " + conf.Since.Format(time.DateTime)
+		}
+		complain(c.App.ErrWriter, "so the hook goes by "+instead+": "+rules(conf.Policy))
 	}
 	stdin, err := standardInput(c)
 	if err != nil {
 		return err
 	}
-	return judge(c.App.Writer, policy.Settings(hook.Policy), stdin)
+	return judge(c.App.Writer, conf, names{c.String("account"), c.String("upn"), c.String("full-name")}, stdin)
 }
 
 func rules(p config.Policy) string {
@@ -59,8 +83,24 @@ func rules(p config.Policy) string {
 	return text
 }
 
-// judge says about the password on stdin what the hook would.
-func judge(out io.Writer, settings policy.Settings, stdin io.Reader) error {
+// names are what Samba would tell the hook of an account.
+type names struct{ account, upn, fullName string }
+
+// environ is the environment in which Samba would run the hook.
+func (n names) environ() []string {
+	environ := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SAMBA_CPS_") })
+	for name, value := range map[string]string{
+		checkpassword.EnvAccount: n.account, checkpassword.EnvUserPrincipalName: n.upn, checkpassword.EnvFullName: n.fullName,
+	} {
+		if value != "" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	return environ
+}
+
+// judge says about the password on stdin what the hook would, and why.
+func judge(out io.Writer, conf gate.Conf, n names, stdin io.Reader) error {
 	request, unreadable := checkpassword.Read(stdin, func(string) string { return "" })
 	// A newline at the end is the shell's, not the password's; Samba sends none.
 	password := secret.New(bytes.TrimSuffix(request.Password, []byte("\n")))
@@ -68,21 +108,115 @@ func judge(out io.Writer, settings policy.Settings, stdin io.Reader) error {
 	if unreadable == nil && len(password.Bytes()) == 0 {
 		unreadable = checkpassword.ErrEmpty
 	}
-	reasons := policy.Check(settings, password)
+	until := time.Now().Add(5 * time.Second)
 	if unreadable != nil {
-		reasons = []policy.Reason{policy.Reason(unreadable.Error())}
-	}
-	if len(reasons) > 0 && settings.Enforces() {
-		for _, reason := range reasons {
-			fmt.Fprintf(out, "refused: %s\n", reason)
+		account, _ := conf.Account(n.account, until)
+		if account.Settings.Enforces() {
+			fmt.Fprintf(out, "refused: %s\n", unreadable)
+			return &codedError{code: exitFailed}
 		}
+		fmt.Fprintf(out, "accepted\nwould be refused, were the policy's mode not %q: %s\n", account.Settings.Mode, unreadable)
+		return nil
+	}
+
+	v := conf.Decide(gate.Request{Environ: n.environ(), Subject: policy.Subject{
+		Password: password, Account: n.account, UserPrincipalName: n.upn, FullName: n.fullName,
+	}}, until)
+	if !v.Refused() {
+		fmt.Fprintln(out, "accepted")
+	}
+	for _, f := range v.Findings {
+		switch {
+		case !f.Audited:
+			fmt.Fprintf(out, "refused: %s\n", f.Reason)
+		case !v.Settings.Enforces():
+			fmt.Fprintf(out, "would be refused, were the policy's mode not %q: %s\n", v.Settings.Mode, f.Reason)
+		default:
+			fmt.Fprintf(out, "would be refused, were the rule %s not only audited: %s\n", f.Rule, f.Reason)
+		}
+	}
+	explainVerdict(out, conf, n.account, v)
+	if v.Refused() {
 		return &codedError{code: exitFailed}
 	}
-	fmt.Fprintln(out, "accepted")
-	for _, reason := range reasons {
-		fmt.Fprintf(out, "would be refused, were the policy's mode not %q: %s\n", settings.Mode, reason)
-	}
 	return nil
+}
+
+// explainVerdict says which policy holds and why, and what each rule says.
+func explainVerdict(out io.Writer, conf gate.Conf, account string, v gate.Verdict) {
+	fmt.Fprintf(out, "\npolicy      %s, mode %s: %s\n", v.Policy, v.Settings.Mode, printable(whyPolicy(conf, account, v)))
+	for _, t := range v.Troubles {
+		if t.Rule == "" {
+			fmt.Fprintf(out, "            %s\n", printable(t.Err.Error()))
+		}
+	}
+	if len(conf.Targets) > 0 {
+		targets := "none of the targets"
+		if len(v.Targets) > 0 {
+			targets = strings.Join(v.Targets, ", ")
+		}
+		fmt.Fprintf(out, "wanted by   %s\n", targets)
+	}
+	for _, rule := range policy.Rules() {
+		fmt.Fprintf(out, "%-11s %s\n", rule, printable(saysRule(rule, v)))
+	}
+}
+
+func whyPolicy(conf gate.Conf, account string, v gate.Verdict) string {
+	asked := "as the agent asked the directory at " + v.Made.Format(time.DateTime)
+	switch {
+	case len(conf.Policies) == 0:
+		return "there is no other"
+	case account == "":
+		return "no account is named, as with --account"
+	case v.Made.IsZero():
+		return "who has another is not known"
+	case !v.Known:
+		return fmt.Sprintf("%s is not known, %s; so it is taken for a new account", account, asked)
+	case v.Policy == config.DefaultPolicy:
+		return fmt.Sprintf("no other is for %s, %s", account, asked)
+	default:
+		return fmt.Sprintf("it is the first that is for %s, %s", account, asked)
+	}
+}
+
+func saysRule(rule string, v gate.Verdict) string {
+	s := v.Settings
+	on := map[string]bool{
+		policy.RuleLength: true, policy.RuleComplexity: s.Complexity || len(s.Tiers) > 0, policy.RuleName: s.Names, policy.RuleWalk: s.Walks,
+		policy.RuleBanned: len(s.Banned) > 0, policy.RuleBreached: s.Breached != "", policy.RuleTarget: s.Preflight, policy.RuleAlso: len(s.Also) > 0,
+	}
+	if !on[rule] || s.Mode == policy.Off {
+		return "off"
+	}
+	var reasons, troubles []string
+	audited := ""
+	for _, f := range v.Findings {
+		if f.Rule == rule {
+			if reasons = append(reasons, string(f.Reason)); f.Audited {
+				audited = ", but only audited"
+			}
+		}
+	}
+	for _, t := range v.Troubles {
+		if t.Rule == rule {
+			troubles = append(troubles, t.Err.Error())
+		}
+	}
+	switch {
+	case len(troubles) > 0 && len(reasons) > 0:
+		return "refuses" + audited + ", cannot be asked: " + strings.Join(troubles, "; ")
+	case len(troubles) > 0:
+		return "cannot be asked, and refuses nothing: " + strings.Join(troubles, "; ")
+	case len(reasons) > 0:
+		return "refuses" + audited + ": " + strings.Join(reasons, "; ")
+	case rule == policy.RuleAlso && v.Refused():
+		return "not asked, since another rule refuses"
+	case rule == policy.RuleTarget && len(v.Targets) == 0:
+		return "kept: no target wants the account"
+	default:
+		return "kept"
+	}
 }
 
 // standardInput is what the password is read from. On a terminal it asks for the password, which is not shown.

@@ -79,7 +79,7 @@ func TestPasswordIsNotShown(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v, stderr: %s", err, stderr)
 	}
-	if stdout.String() != "accepted\n" || stderr.String() != "Password: \n" {
+	if !strings.HasPrefix(stdout.String(), "accepted\n\npolicy ") || stderr.String() != "Password: \n" {
 		t.Errorf("stdout %q, stderr %q", stdout, stderr)
 	}
 	if !echoes(t, tty) {

@@ -60,12 +60,16 @@ func cause(err error) error {
 	return err
 }
 
-// harden keeps what the process holds in memory inside it: no core dump, no ptrace and no /proc/PID/mem for its own user, no file
-// that others can read. That the vendors' SDKs log nothing is the targets' business. And a crash ends by a signal: Go's own end of
+// harden makes no file that others can read. That the vendors' SDKs log nothing is the targets' business. And a crash ends by a signal: Go's own end of
 // one, exit code 2, would say that the configuration is wrong, and the units would not start the service again.
-func harden() error {
+func harden() {
 	debug.SetTraceback("crash")
 	syscall.Umask(0o077)
+}
+
+// unreadable keeps what the process holds in memory inside it: no core dump, no ptrace and no /proc/PID/mem for its own user. Every command
+// begins with it: most of them see a key, a password or a hash.
+func unreadable() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("hardening: %w", err)
 	}

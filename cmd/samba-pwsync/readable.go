@@ -16,7 +16,7 @@ var (
 	errNoWay  = errors.New("the forwarder's user cannot enter it") // a folder on the way to the file
 )
 
-// fileError is trouble with a file that a target names, or with a folder above it.
+// fileError is trouble with a file that a target, or [notify], names, or with a folder above it.
 type fileError struct {
 	path   string
 	reader account

@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"net/url"
 	"os"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
@@ -16,11 +20,12 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/keyring"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
-	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 )
 
@@ -70,8 +75,10 @@ type part struct {
 	socket string // where it answers questions
 	run    func(context.Context) error
 	status func() any
-	drift  control.Stream // the forwarder's
-	open   []io.Closer    // closed in reverse order, after run has returned
+	keys   keeper
+	why    func(ctx context.Context, account string) (any, error)
+	more   map[string]control.Answer // what only this role answers
+	open   []io.Closer               // closed in reverse order, after run has returned
 }
 
 func (p *part) close() (err error) {
@@ -84,10 +91,10 @@ func (p *part) close() (err error) {
 // serve is the wiring plan: it builds the parts in the order in which a password passes through them, then starts the loops.
 //
 //	spool/incoming → agent (proof, routes, watch) → spool/outgoing → forwarder (queue, ledger) → targets
+//	word files     → agent (compiled)             → the hook
+//	spool/refusals → agent (counts, notices)      → spool/outgoing → forwarder (courier)       → people
 func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log) (err error) {
-	if err := harden(); err != nil {
-		return err
-	}
+	harden()
 	if len(cfg.Target) == 0 {
 		return errNoTarget // an agent without targets would find every capture unwanted, and shred it
 	}
@@ -115,9 +122,11 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range parts {
 		group.Go(func() error { return p.run(ctx) })
+		group.Go(func() error { p.keys.tend(ctx); return nil })
 		group.Go(func() error { answer(ctx, p, log); return nil })
 	}
 	group.Go(func() error { return tellSystemd(ctx, parts) })
+	group.Go(func() error { forget(ctx, parts); return nil })
 	return group.Wait()
 }
 
@@ -128,7 +137,9 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		return err
 	}
 	p.open = append(p.open, lock)
-	key, err := seal.LoadPrivate(paths.AgentKey)
+	// An installation that was made before there was this folder lacks it. Where it cannot be made, what is to lie in it says so.
+	_ = durable.Folder(paths.Policy, 0o700)
+	keys, err := keyring.Open(agentKeys(paths))
 	if err != nil {
 		return err
 	}
@@ -142,22 +153,34 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 	}
 	a, err := agent.New(agent.Options{
 		Incoming:       paths.Incoming,
+		Refusals:       paths.Refusals,
 		Outgoing:       paths.Outgoing,
 		StateDir:       paths.Agent,
-		Key:            key,
+		Key:            keys,
 		Dial:           func(ctx context.Context) (agent.Directory, error) { return directory.Dial(ctx, cfg.Directory.URL) },
 		Routes:         routes,
 		ConfirmTimeout: cfg.Directory.ConfirmTimeout,
 		ByKey:          cfg.Directory.Proof != config.NTHash,
 		Peers:          cfg.Directory.Peers,
 		Settle:         cfg.Directory.Settle,
+		Notify:         whomToTell(cfg.Notify),
 		Host:           host,
 		Log:            log,
+		Index:          paths.PolicyIndex,
+		Rules:          rulesOf(cfg),
 	})
 	if err != nil {
 		return err
 	}
-	p.socket, p.run, p.status = paths.AgentSocket, a.Run, func() any { return a.Status() }
+	p.socket, p.status = paths.AgentSocket, func() any { return agentStatus{a.Status(), keys.Status()} }
+	p.why = func(ctx context.Context, account string) (any, error) { return a.Why(ctx, account), nil }
+	p.keys = keeper{keys, roleAgent, cfg.Directory.ConfirmTimeout, a.Needs, log}
+	p.run = func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return a.Run(ctx) })
+		group.Go(func() error { keepWords(ctx, cfg, log); return nil })
+		return group.Wait()
+	}
 	return nil
 }
 
@@ -165,7 +188,10 @@ func newRoutes(cfg *config.Config) (*route.Table, error) {
 	var targets []route.Target
 	for _, name := range targetNames(cfg) {
 		t := cfg.Target[name]
-		targets = append(targets, route.Target{Name: name, UserAttribute: t.User, UserDomain: t.UserDomain, Filter: t.Filter})
+		targets = append(targets, route.Target{
+			Name: name, UserAttribute: t.User, UserDomain: t.UserDomain, Filter: t.Filter,
+			Temporary: route.Handling(t.Temporary), Disabled: route.Handling(t.Disabled),
+		})
 	}
 	return route.New(targets, route.Scope{
 		BaseDN:  cfg.Directory.BaseDN,
@@ -183,7 +209,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		return err
 	}
 	p.open = append(p.open, lock)
-	key, err := seal.LoadPrivate(paths.ForwarderKey)
+	keys, err := keyring.Open(forwarderKeys(paths))
 	if err != nil {
 		return err
 	}
@@ -208,7 +234,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 	}
 	f, err := deliver.New(deliver.Options{
 		Outgoing:  paths.Outgoing,
-		Key:       key,
+		Key:       keys,
 		Queue:     q,
 		Ledger:    l,
 		Targets:   targets,
@@ -218,17 +244,58 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 	if err != nil {
 		return err
 	}
-	p.socket, p.run, p.status = paths.ForwarderSocket, f.Run, func() any { return f.Status() }
-	p.drift = func(tell func(any) error) error { return f.Drift(func(d deliver.Drift) error { return tell(d) }) }
+	courier, err := newCourier(cfg, log)
+	if err != nil {
+		return err
+	}
+	p.socket = paths.ForwarderSocket
+	p.keys = keeper{keys, roleForwarder, cfg.Directory.SecretTTL, f.Needs, log}
+	p.run = func(ctx context.Context) error {
+		var telling sync.WaitGroup
+		defer telling.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		telling.Go(func() { courier.Run(ctx) })
+		return f.Run(ctx)
+	}
+	p.status = func() any {
+		s := forwarderStatus{Status: f.Status(), Keys: keys.Status()}
+		if cfg.Notify.On() {
+			notices := courier.Status()
+			s.Notices = &notices
+		}
+		return s
+	}
+	p.why = func(_ context.Context, account string) (any, error) { return f.Why(account) }
+	p.more = map[string]control.Answer{
+		"/drift": func(url.Values) (any, error) {
+			return control.Stream(func(tell func(any) error) error { return f.Drift(func(d deliver.Drift) error { return tell(d) }) }), nil
+		},
+		"/queue": func(about url.Values) (any, error) {
+			return control.Stream(func(tell func(any) error) error {
+				return f.Queue(about.Get("target"), func(q deliver.Queued) error { return tell(q) })
+			}), nil
+		},
+		"POST /queue/retry": func(about url.Values) (any, error) { return f.Retry(about.Get("account"), about.Get("target")) },
+		"POST /queue/drop":  func(about url.Values) (any, error) { return f.Drop(about.Get("account"), about.Get("target")) },
+	}
 	return nil
 }
 
+// whyTimeout is how long the directory has for the questions of `why`, which are a handful; control.Get waits a little longer.
+const whyTimeout = 5 * time.Second
+
 // answer serves a part's answers until ctx ends. A socket that cannot be served is reported, and does not stop deliveries.
 func answer(ctx context.Context, p *part, log *event.Log) {
-	answers := map[string]func() (any, error){"/status": func() (any, error) { return p.status(), nil }}
-	if p.drift != nil {
-		answers["/drift"] = func() (any, error) { return p.drift, nil }
+	answers := map[string]control.Answer{
+		"/status": func(url.Values) (any, error) { return p.status(), nil },
+		"/why": func(about url.Values) (any, error) {
+			ctx, cancel := context.WithTimeout(ctx, whyTimeout)
+			defer cancel()
+			return p.why(ctx, about.Get("account"))
+		},
 	}
+	maps.Copy(answers, p.more)
 	if err := control.Serve(ctx, p.socket, answers); err != nil {
 		log.ControlTrouble(err)
 	}

@@ -402,18 +402,21 @@ func TestHostileEnvironment(t *testing.T) {
 	leftNothing(t, in, s.stderr.String())
 }
 
-func TestWithoutHTTP2Debug(t *testing.T) {
+func TestGoDebug(t *testing.T) {
 	for before, after := range map[string]string{
-		"":                               "",
-		"gctrace=1":                      "gctrace=1",
-		" a=1,,b=2,":                     " a=1,,b=2,", // what does not matter is left as it is
-		"http2debug=2":                   "",
-		"gctrace=1,http2debug=1,madv=0":  "gctrace=1,madv=0",
-		"http2debug=1,http2debug=2":      "",
-		"xhttp2debug=2 y,http2debug,a=1": "a=1",
-		"http2debug=0,http2client=0":     "http2client=0",
+		"":                               "clobberfree=1",
+		"clobberfree=1":                  "clobberfree=1",
+		"gctrace=1":                      "gctrace=1,clobberfree=1",
+		"gctrace=1,clobberfree=1":        "gctrace=1,clobberfree=1",
+		"clobberfree=1,clobberfree=0":    "clobberfree=1",
+		" a=1,,b=2,":                     " a=1,b=2,clobberfree=1",
+		"http2debug=2":                   "clobberfree=1",
+		"gctrace=1,http2debug=1,madv=0":  "gctrace=1,madv=0,clobberfree=1",
+		"http2debug=1,http2debug=2":      "clobberfree=1",
+		"xhttp2debug=2 y,http2debug,a=1": "a=1,clobberfree=1",
+		"http2debug=0,http2client=0":     "http2client=0,clobberfree=1",
 	} {
-		if got := withoutHTTP2Debug(before); got != after {
+		if got := goDebug(before); got != after {
 			t.Errorf("%q becomes %q, want %q", before, got, after)
 		}
 	}
@@ -449,6 +452,19 @@ func TestWatchdog(t *testing.T) {
 	s := in.start(t, self(), roleAll, "WATCHDOG_USEC=100000")
 	for range 3 {
 		s.hear(t, "WATCHDOG=1")
+	}
+	s.stop(t)
+}
+
+// An installation that was made before there was a folder for what the hook asks gets it from the agent.
+func TestAgentMakesFolderOfPolicy(t *testing.T) {
+	in := install(t, startSandbox(t), self())
+	if err := os.Remove(in.paths.Policy); err != nil {
+		t.Fatal(err)
+	}
+	s := in.start(t, self(), roleAgent)
+	if info, err := os.Stat(in.paths.Policy); err != nil || info.Mode() != os.ModeDir|0o700 {
+		t.Errorf("%v, %v", info, err)
 	}
 	s.stop(t)
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -14,12 +16,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/keyring"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 )
@@ -30,7 +34,7 @@ func statusCommand() *cli.Command {
 		Usage: "tell how the agent, the forwarder and the targets are",
 		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
 			"attention (not running, directory down or without what passwords are proven by, a target denied or down, items parked, passwords expired " +
-			"undelivered, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer silent, the watch " +
+			"undelivered, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer silent, policies of accounts out of date, the watch " +
 			"stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
 		Flags: []cli.Flag{
 			configFlag(),
@@ -43,12 +47,12 @@ func statusCommand() *cli.Command {
 
 // report is what `status --json` prints; scripts rely on its names.
 type report struct {
-	Version   string          `json:"version"`
-	Agent     *agent.Status   `json:"agent"`     // null: not running
-	Forwarder *deliver.Status `json:"forwarder"` // null: not running
-	Captures  int             `json:"captures"`  // files in spool/incoming
-	Damaged   int             `json:"damaged"`   // files that were set aside
-	Attention []string        `json:"attention"` // empty: all is well
+	Version   string           `json:"version"`
+	Agent     *agentStatus     `json:"agent"`     // null: not running
+	Forwarder *forwarderStatus `json:"forwarder"` // null: not running
+	Captures  int              `json:"captures"`  // files in spool/incoming
+	Damaged   int              `json:"damaged"`   // files that were set aside
+	Attention []string         `json:"attention"` // empty: all is well
 
 	units units
 }
@@ -81,14 +85,14 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 	}
 	r.units = unitsFor(*owner)
 
-	var a agent.Status
+	var a agentStatus
 	switch err := control.Get(ctx, paths.AgentSocket, "/status", &a); {
 	case err == nil:
 		r.Agent = &a
 	case !errors.Is(err, control.ErrNotRunning):
 		return nil, err
 	}
-	var f deliver.Status
+	var f forwarderStatus
 	switch err := control.Get(ctx, paths.ForwarderSocket, "/status", &f); {
 	case err == nil:
 		r.Forwarder = &f
@@ -97,7 +101,7 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 	}
 
 	for _, folder := range []struct{ dir, suffix string }{
-		{paths.Incoming, capture.Suffix}, {paths.Outgoing, change.Suffix}, {paths.Outgoing, change.SightingsSuffix},
+		{paths.Incoming, capture.Suffix}, {paths.Outgoing, change.Suffix}, {paths.Outgoing, change.SightingsSuffix}, {paths.Outgoing, change.NoticeSuffix},
 	} {
 		s, err := spool.Open(folder.dir, folder.suffix)
 		if err != nil {
@@ -123,6 +127,23 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 // unheardFor is for how long a peer may be silent: three of the rounds in which Samba asks each of its neighbours.
 const unheardFor = 15 * time.Minute
 
+// outdatedFor is for how long the policies of accounts may be as they were: longer than a large domain takes to tell them.
+const outdatedFor = 15 * time.Minute
+
+// overdueFor is for how long a retired key may stay beyond its time.
+const overdueFor = time.Hour
+
+// keys returns what the running roles tell of their keys.
+func (r *report) keys() (all [][]keyring.Key) {
+	if r.Agent != nil {
+		all = append(all, r.Agent.Keys)
+	}
+	if r.Forwarder != nil {
+		all = append(all, r.Forwarder.Keys)
+	}
+	return all
+}
+
 // judge lists what needs a person.
 func (r *report) judge() {
 	attention := func(format string, args ...any) { r.Attention = append(r.Attention, fmt.Sprintf(format, args...)) }
@@ -131,6 +152,9 @@ func (r *report) judge() {
 	} else {
 		if !r.Agent.Directory.Up {
 			attention("the directory does not answer: %s", r.Agent.Directory.Error)
+		}
+		if p := r.Agent.Policies; r.Agent.Directory.Up && p.Error != "" && time.Since(p.AsOf) > outdatedFor {
+			attention("who has which policy, and which targets want whom, is known to the hook as it last was (%s): %s", clock(p.Made), p.Error)
 		}
 		switch r.Agent.Directory.NTHash {
 		case proof.NoHash:
@@ -177,6 +201,13 @@ func (r *report) judge() {
 			attention("the watch is stale: %d changes that waited are held back until an agent says that they are still current", waiting)
 		}
 	}
+	for _, keys := range r.keys() {
+		for _, k := range keys[min(1, len(keys)):] {
+			if k.Kept != "" && time.Since(k.Due) > overdueFor {
+				attention("the retired key %s should have been destroyed %s: %s", k.ID, clock(k.Due), k.Kept)
+			}
+		}
+	}
 	if r.Damaged > 0 {
 		attention("%d files made no sense and were set aside into spool/incoming/damaged or spool/outgoing/damaged", r.Damaged)
 	}
@@ -196,15 +227,31 @@ func (r *report) print(out io.Writer) error {
 		}
 		row("agent", "running")
 		row("directory", "%s", up)
+		if len(a.Keys) > 0 {
+			row("agent's key", "%s", keysRow(a.Keys))
+		}
 		row("captures", "%d waiting, %d proven, %d never committed, %d unwanted", a.Captures.Pending, a.Captures.Proven, a.Captures.Never, a.Captures.Unwanted)
 		if n := a.Followup.Undecided; n > 0 {
 			row("followup", "%d accounts still to be looked at for samba-pwsync drift", n)
+		}
+		if a.Policies.Kept {
+			row("policies", "%s", policiesRow(a.Policies))
+		}
+		for _, p := range a.Refusals.Policies {
+			name, text := refusedRow(p, a.Refusals.Since)
+			row(name, "%s", text)
+		}
+		if n := a.Refusals.Full; n > 0 {
+			row("refused", "more than was counted: the hook's list was full %d times, while no agent ran or by a flood of probes; the hook's log has them all", n)
 		}
 	}
 	if f := r.Forwarder; f == nil {
 		row("forwarder", "not running")
 	} else {
 		row("forwarder", "running")
+		if len(f.Keys) > 0 {
+			row("forwarder's key", "%s", keysRow(f.Keys))
+		}
 		fresh := "stale"
 		if f.Watch.Fresh {
 			fresh = "fresh"
@@ -212,6 +259,9 @@ func (r *report) print(out io.Writer) error {
 		row("watch", "%s, directory seen as of %s", fresh, clock(f.Watch.AsOf))
 		for _, t := range f.Targets {
 			text := fmt.Sprintf("%s; %d waiting, %d parked, %d accounts delivered", t.State, t.Waiting, t.Parked, t.Delivered)
+			if t.Confirmed > 0 {
+				text += fmt.Sprintf(", %d of them confirmed", t.Confirmed)
+			}
 			if t.Settling > 0 {
 				text += fmt.Sprintf(", %d settling", t.Settling)
 			}
@@ -232,6 +282,9 @@ func (r *report) print(out io.Writer) error {
 		for _, p := range f.Watch.Peers {
 			row("peer", "%s, last heard %s", p.Name, clock(p.Heard))
 		}
+		if n := f.Notices; n != nil {
+			row("notices", "%d sent, %d waiting, %d given up", n.Sent, n.Waiting, n.Lost)
+		}
 		for _, p := range f.Parked {
 			row("parked", "%s at %s (%s) since %s: %s", p.Account, p.Target, p.User, clock(p.Since), p.Reason)
 		}
@@ -247,6 +300,45 @@ func (r *report) print(out io.Writer) error {
 	return w.Flush()
 }
 
+// policiesRow tells how many accounts have which policy: "203 accounts, as of …: default 170, staff 33".
+func policiesRow(s census.Status) string {
+	if s.AsOf.IsZero() {
+		return "the directory has not been asked yet who has which"
+	}
+	text := fmt.Sprintf("%d accounts, as of %s", s.Accounts, clock(s.AsOf))
+	for i, name := range slices.Sorted(maps.Keys(s.Policies)) {
+		separator := ", "
+		if i == 0 {
+			separator = ": "
+		}
+		text += fmt.Sprintf("%s%s %d", separator, name, s.Policies[name])
+	}
+	if s.Pending {
+		text += "; groups or units have changed since, and are still to be looked at"
+	}
+	return text
+}
+
+// refusedRow tells what a policy refused, or audited: "policy staff: 3 in 24 h, 5 since …".
+func refusedRow(p refusals.Policy, since time.Time) (name, text string) {
+	name = "refused"
+	if p.Audit {
+		name = "audited"
+	}
+	text = fmt.Sprintf("policy %s: %d in 24 h, %d since %s", p.Policy, p.Passwords.LastDay, p.Passwords.Total, clock(since))
+	for i, rule := range p.Rules {
+		separator := ", "
+		if i == 0 {
+			separator = "; "
+		}
+		text += fmt.Sprintf("%s%s %d of %d", separator, rule.Rule, rule.LastDay, rule.Total)
+	}
+	if n := p.Probes; n.Total > 0 {
+		text += fmt.Sprintf("; perhaps probes %d of %d", n.LastDay, n.Total)
+	}
+	return name, text
+}
+
 // printJSON escapes what printable takes away, so that scripts get it and a terminal does not. (encoding/json escapes only the
 // control characters below U+0020.)
 func printJSON(out io.Writer, v any) error {
@@ -254,18 +346,22 @@ func printJSON(out io.Writer, v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
-	var b strings.Builder
-	for _, c := range string(text) {
+	var b bytes.Buffer
+	escapeJSON(&b, string(text))
+	_, err = fmt.Fprintln(out, b.String())
+	return err
+}
+
+func escapeJSON(b *bytes.Buffer, text string) {
+	for _, c := range text {
 		if c == '\n' || unicode.IsPrint(c) {
 			b.WriteRune(c)
 			continue
 		}
 		for _, unit := range utf16.Encode([]rune{c}) {
-			fmt.Fprintf(&b, `\u%04x`, unit)
+			fmt.Fprintf(b, `\u%04x`, unit)
 		}
 	}
-	_, err = fmt.Fprintln(out, b.String())
-	return err
 }
 
 // clock prints a time for a person: the date only where it is not today's.

@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/notice"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 )
 
@@ -23,16 +26,23 @@ func healthy() *report {
 	at := time.Date(2020, 1, 2, 3, 4, 5, 0, time.Local)
 	return &report{
 		Version: "1.0",
-		Agent: &agent.Status{
+		Agent: &agentStatus{Status: agent.Status{
 			Directory: agent.DirectoryStatus{Up: true, Since: at, DC: "dc1.example.com", NTHash: "stored"},
 			Captures:  agent.CaptureStatus{Pending: 1, Proven: 2, Unwanted: 3, Never: 4},
-		},
-		Forwarder: &deliver.Status{
+			Policies:  census.Status{Kept: true, Made: at, AsOf: at, Accounts: 9, Policies: map[string]int{"staff": 4, "default": 5}, Targets: map[string]int{"google": 8}},
+			Refusals: refusals.Status{Since: at, Full: 1, Policies: []refusals.Policy{
+				{Policy: "default", Passwords: refusals.Count{LastDay: 1, Total: 2}, Probes: refusals.Count{Total: 1}, Rules: []refusals.Rule{
+					{Rule: "banned", Count: refusals.Count{LastDay: 1, Total: 1}}, {Rule: "length", Count: refusals.Count{Total: 2}},
+				}},
+				{Policy: "staff", Audit: true, Passwords: refusals.Count{LastDay: 3, Total: 3}, Rules: []refusals.Rule{{Rule: "walk", Count: refusals.Count{LastDay: 3, Total: 3}}}},
+			}},
+		}},
+		Forwarder: &forwarderStatus{Notices: &notice.Status{Sent: 7, Waiting: 8, Lost: 9}, Status: deliver.Status{
 			Watch: deliver.WatchStatus{AsOf: at, Fresh: true},
 			Targets: []deliver.TargetStatus{{
-				Name: "google", State: deliver.Up, Waiting: 5, Delivered: 6, LastDelivered: at, Median: 1234567890,
+				Name: "google", State: deliver.Up, Waiting: 5, Delivered: 6, Confirmed: 4, LastDelivered: at, Median: 1234567890,
 			}},
-		},
+		}},
 		Attention: []string{},
 	}
 }
@@ -52,9 +62,14 @@ func TestStatusOfTheHealthy(t *testing.T) {
 	const want = `agent      running
 directory  dc1.example.com answers since 2020-01-02 03:04:05
 captures   1 waiting, 2 proven, 4 never committed, 3 unwanted
+policies   9 accounts, as of 2020-01-02 03:04:05: default 5, staff 4
+refused    policy default: 1 in 24 h, 2 since 2020-01-02 03:04:05; banned 1 of 1, length 0 of 2; perhaps probes 0 of 1
+audited    policy staff: 3 in 24 h, 3 since 2020-01-02 03:04:05; walk 3 of 3
+refused    more than was counted: the hook's list was full 1 times, while no agent ran or by a flood of probes; the hook's log has them all
 forwarder  running
 watch      fresh, directory seen as of 2020-01-02 03:04:05
-google     up; 5 waiting, 0 parked, 6 accounts delivered, last 2020-01-02 03:04:05, median 1.235s after the change
+google     up; 5 waiting, 0 parked, 6 accounts delivered, 4 of them confirmed, last 2020-01-02 03:04:05, median 1.235s after the change
+notices    7 sent, 8 waiting, 9 given up
 `
 	if got := printed(t, r); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -72,6 +87,7 @@ func TestWhatNeedsAttention(t *testing.T) {
 		{"no directory", func(r *report) { r.Agent.Directory.Up, r.Agent.Directory.Error = false, "gone" }, "the directory does not answer: gone"},
 		{"no hashes", func(r *report) { r.Agent.Directory.NTHash = proof.NoHash }, "stores no NT hash (nt hash store in smb.conf), so nothing can be proven: set [directory] proof = \"aes256\""},
 		{"neither hashes nor keys", func(r *report) { r.Agent.Directory.NTHash = proof.Nothing }, "set nt hash store = always"},
+		{"policies outdated", func(r *report) { r.Agent.Policies.Error = "filter (a=b): busy" }, "as it last was (2020-01-02 03:04:05): filter (a=b): busy"},
 		{"denied", func(r *report) {
 			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Denied, "grant it"
 		}, "target google denies access: grant it"},
@@ -100,10 +116,28 @@ func TestWhatNeedsAttention(t *testing.T) {
 	}
 }
 
+func TestStatusOfPolicies(t *testing.T) {
+	for _, tc := range []struct {
+		change func(*census.Status)
+		want   string
+		absent bool
+	}{
+		{func(s *census.Status) { s.Pending = true }, "staff 4; groups or units have changed since", false},
+		{func(s *census.Status) { *s = census.Status{Kept: true} }, "policies   the directory has not been asked yet", false},
+		{func(s *census.Status) { *s = census.Status{} }, "policies ", true},
+	} {
+		r := healthy()
+		tc.change(&r.Agent.Policies)
+		if text := printed(t, r); strings.Contains(text, tc.want) == tc.absent {
+			t.Errorf("it is printed as\n%s", text)
+		}
+	}
+}
+
 func TestStatusOfTheExpired(t *testing.T) {
 	r := healthy()
 	r.Forwarder.Targets[0].Expired = 2
-	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 2 expired, last ") {
+	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 4 of them confirmed, 2 expired, last ") {
 		t.Errorf("it is printed as\n%s", text)
 	}
 }
@@ -112,7 +146,7 @@ func TestStatusOfWhatSettles(t *testing.T) {
 	r := healthy()
 	r.Forwarder.Targets[0].Settling = 3
 	r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2", Heard: time.Now()}}
-	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 3 settling, last ") || !strings.Contains(text, "peer       DC2, last heard ") {
+	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 4 of them confirmed, 3 settling, last ") || !strings.Contains(text, "peer       DC2, last heard ") {
 		t.Errorf("it is printed as\n%s", text)
 	}
 }
@@ -122,6 +156,7 @@ func TestWhatNeedsNone(t *testing.T) {
 	r := healthy()
 	r.Forwarder.Targets[0] = deliver.TargetStatus{Name: "google", State: deliver.Throttled}
 	r.Forwarder.Watch = deliver.WatchStatus{}
+	r.Agent.Policies.Error, r.Agent.Policies.AsOf = "busy", time.Now().Add(-time.Minute)
 	r.judge()
 	if len(r.Attention) != 0 {
 		t.Errorf("%q", r.Attention)
@@ -136,7 +171,7 @@ func TestStatusMovesNoCursor(t *testing.T) {
 	}}
 	r.judge()
 	text := printed(t, r)
-	if strings.ContainsAny(text, "\x1b\r\t\u202e") || strings.Count(text, "\n") != 8 {
+	if strings.ContainsAny(text, "\x1b\r\t\u202e") || strings.Count(text, "\n") != strings.Count(printed(t, healthy()), "\n")+2 {
 		t.Errorf("%q", text)
 	}
 	if !strings.Contains(text, "liz\ufffd[2J at google (liz\ufffd@example.com)") {
@@ -219,14 +254,21 @@ func TestJSON(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"":                    "agent attention captures damaged forwarder version",
-		"agent":               "captures directory followup watch",
+		"agent":               "captures directory followup keys policies refusals watch",
 		"agent.directory":     "dc error nt_hash since up",
 		"agent.captures":      "damaged never oldest pending proven unprovable unwanted",
+		"agent.policies":      "accounts as_of kept made pending policies targets",
 		"agent.watch":         "invocation_id mark usn",
-		"forwarder":           "drift parked targets watch",
+		"agent.refusals":      "full nonsense policies since started",
+		"forwarder":           "drift keys notices parked targets watch",
+		"forwarder.notices":   "lost sent waiting",
 		"forwarder.watch":     "as_of fresh peers",
-		"forwarder.targets.0": "delivered error expired last_delivered median_ns name parked settling since state waiting",
+		"forwarder.targets.0": "confirmed delivered error expired last_delivered median_ns name parked settling since state waiting",
 		"forwarder.parked.0":  "account class guid reason since target user version",
+
+		"agent.refusals.policies.0":           "audit passwords policy probes rules",
+		"agent.refusals.policies.0.passwords": "last_day started total",
+		"agent.refusals.policies.0.rules.0":   "last_day rule started total",
 	} {
 		var at any = tree
 		for name := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '.' }) {

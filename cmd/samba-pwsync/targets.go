@@ -17,17 +17,23 @@ import (
 // is in the way.
 func openTarget(name string, t config.Target) (target.Target, error) {
 	opened, err := newTarget(t)
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		why := &fileError{path.Path, self(), err}
-		if way := readableBy(self(), path.Path); errors.Is(way, errNoWay) && errors.As(way, &why) {
-			why.cause = fmt.Errorf("%w: %w", err, why.cause)
-		}
-		err = why
-	}
 	if err != nil {
-		return nil, fmt.Errorf("opening target %s: %w", name, err)
+		return nil, fmt.Errorf("opening target %s: %w", name, fileTrouble(err))
 	}
 	return opened, nil
+}
+
+// fileTrouble makes a fileError of an error that is of a file which cannot be opened.
+func fileTrouble(err error) error {
+	path := (*fs.PathError)(nil)
+	if !errors.As(err, &path) {
+		return err
+	}
+	why := &fileError{path.Path, self(), err}
+	if way := readableBy(self(), path.Path); errors.Is(way, errNoWay) && errors.As(way, &why) {
+		why.cause = fmt.Errorf("%w: %w", err, why.cause)
+	}
+	return why
 }
 
 // newTarget is the one list of target types.
@@ -55,16 +61,21 @@ func newTarget(t config.Target) (target.Target, error) {
 	return nil, fmt.Errorf("type %q is unknown", t.Type)
 }
 
-// rate is the target's own or its type's default, in changes a second: half of what the vendors allow by default (Google: 2,400
-// requests a minute and user; Graph: 3,000 writes in 150 s), so that other tools of the tenant have room.
+// What the vendors allow by default, in changes a second.
+const (
+	googleQuota = 2400.0 / 60  // queries a minute, project and user, of the Admin SDK
+	graphQuota  = 3000.0 / 150 // writes in two and a half minutes, application and tenant, of Graph's identity and access service
+)
+
+// rate is the target's own or its type's default, in changes a second: half of the quota, so that other tools of the tenant have room.
 func rate(t config.Target) float64 {
-	if t.Rate > 0 {
+	switch {
+	case t.Rate > 0:
 		return t.Rate
+	case t.Type == config.TypeGoogle:
+		return googleQuota / 2
 	}
-	if t.Type == config.TypeGoogle {
-		return 20
-	}
-	return 10
+	return graphQuota / 2
 }
 
 func targetNames(cfg *config.Config) []string { return slices.Sorted(maps.Keys(cfg.Target)) }

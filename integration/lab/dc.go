@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -92,7 +93,7 @@ func (l *Lab) Install(ctx context.Context, dc *DC, config string) (err error) {
 
 // Configure gives samba-pwsync on the DC another configuration, and starts serve, anew if it runs.
 func (dc *DC) Configure(ctx context.Context, config string) error {
-	if err := dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(config, "\n")+"\n"+dc.targets); err != nil {
+	if err := dc.WriteConfig(ctx, config); err != nil {
 		return err
 	}
 	_, err := dc.Exec(ctx, "", "samba-pwsync", "check", "--connect")
@@ -106,6 +107,11 @@ func (dc *DC) Configure(ctx context.Context, config string) error {
 		return err
 	}
 	return dc.StartServe(ctx)
+}
+
+// WriteConfig writes the configuration, and leaves serve as it is.
+func (dc *DC) WriteConfig(ctx context.Context, config string) error {
+	return dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(config, "\n")+"\n"+dc.targets)
 }
 
 // waitUp waits until Samba answers, for two minutes at most: on the privileged LDAPI socket, over LDAPS and SMB, and as KDC.
@@ -187,6 +193,22 @@ func (dc *DC) KillServe(ctx context.Context, later time.Duration) error {
 		return fmt.Errorf("killing serve: %w", err)
 	}
 	return nil
+}
+
+// HostPIDs returns the numbers that this machine's kernel gives the DC's processes whose command line begins with words.
+func (dc *DC) HostPIDs(ctx context.Context, words string) ([]int, error) {
+	out, err := docker(ctx, "", "top", dc.Name, "-eo", "pid,args")
+	if err != nil {
+		return nil, fmt.Errorf("listing the DC's processes: %w", err)
+	}
+	var pids []int
+	for line := range strings.Lines(out) {
+		number, args, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if pid, err := strconv.Atoi(number); err == nil && strings.HasPrefix(strings.TrimPrefix(strings.TrimSpace(args), "/usr/sbin/"), words) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // StopSamba stops Samba and waits until it is gone.

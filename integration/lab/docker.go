@@ -165,3 +165,18 @@ func Clean(ctx context.Context) error {
 	}
 	return nil
 }
+
+// RunIn runs a command in the image of a suite's domain controller without starting one: for what Samba's programs and libraries say by
+// themselves. A command that ends with another code than 0 is an *ExitError.
+func RunIn(ctx context.Context, suite string, stdin io.Reader, stdout io.Writer, command ...string) error {
+	build, err := checkout()
+	if err != nil {
+		return err
+	}
+	image := "samba-pwsync/dc:" + suite + "-" + build
+	if err := haveImage(ctx, image); err != nil {
+		return err
+	}
+	args := []string{"run", "--rm", "-i", "--network", "none", "--label", label + "=" + owner(), "--entrypoint", command[0], image}
+	return stream(ctx, stdin, stdout, append(args, command[1:]...)...)
+}

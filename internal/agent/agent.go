@@ -10,7 +10,8 @@
 // was told so ([directory] proof = "aes256"), a proof box holds the password, and internal/proof makes a key of it.
 //
 // How: link.go holds the connection to the DC, intake.go reads captures, docket decides whose turn it is, prove.go asks and acts
-// on the answer, watch follows the stamps, and followup asks about those of which no capture came. A capture's file stays until its
+// on the answer, watch follows the stamps, and followup asks about those of which no capture came; refusals counts what the policy
+// refused, and census keeps for the hook which policy each account has and which targets want it. A capture's file stays until its
 // fate is sealed, and each step may be repeated after a crash: nothing is remembered but the files, and where the watch stood.
 //
 // Whom it trusts: the DC behind Dial, and root. A capture's header is a claim: it chooses whom to ask about, never the answer.
@@ -29,13 +30,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/notices"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/watch"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/internal/refusal"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
@@ -49,19 +54,21 @@ const DefaultConfirmTimeout = 2 * time.Minute
 // Directory is a connection to the DC; *directory.DC is one. Its methods are called concurrently. After
 // directory.ErrUnavailable it is closed and dialled anew.
 type Directory interface {
-	route.Directory
+	route.Domain
 	watch.Directory
 	followup.Directory
+	census.Directory
 	AccountByName(ctx context.Context, sAMAccountName string, attrs []string) (directory.Account, error)
 	Close() error
 }
 
-// Options are what an Agent needs. All fields but ConfirmTimeout, ByKey, Peers and Settle must be set.
+// Options are what an Agent needs. All fields but ConfirmTimeout, ByKey, Peers, Settle, Notify, Index and Rules must be set.
 type Options struct {
-	Incoming       string          // folder of captures
-	Outgoing       string          // folder of changes, sightings and the mark
-	StateDir       string          // the agent's own folder
-	Key            seal.PrivateKey // opens proof boxes
+	Incoming       string    // folder of captures
+	Refusals       string    // file in which the hook notes what the policy refused
+	Outgoing       string    // folder of changes, sightings and the mark
+	StateDir       string    // the agent's own folder
+	Key            seal.Keys // opens proof boxes
 	Dial           func(context.Context) (Directory, error)
 	Routes         *route.Table
 	ConfirmTimeout time.Duration // 0: DefaultConfirmTimeout
@@ -69,14 +76,27 @@ type Options struct {
 	Host           string        // names this agent in the mark
 	Peers          []string      // names of the DCs that have forwarders of their own; may be empty
 	Settle         bool          // changes are delivered once more, when the peers have heard of them
+	Notify         *Notify       // nil: nobody is told of refused passwords
 	Log            *event.Log
+
+	Index string                       // file in which the hook finds each account's policy and targets; empty: none is kept
+	Rules func() (census.Rules, error) // what decides about it; see census.Options
+}
+
+// Notify is who is told that a password was refused, and how often: see notices.Options.
+type Notify struct {
+	Address      string
+	Collect      time.Duration
+	AccountPause time.Duration
+	Hourly       int
+	Audited      bool
 }
 
 // Agent is made by New and runs once.
 type Agent struct {
 	incoming *spool.Spool
 	outgoing *spool.Spool
-	key      seal.PrivateKey
+	key      seal.Keys
 	routes   *route.Table
 	log      *event.Log
 	link     *link // for proofs, so that none waits for a pass of the watch: the DC works off one connection's searches in turn
@@ -85,6 +105,10 @@ type Agent struct {
 	watch    *watch.Watch
 	follow   *followup.Followup
 	handed   *handed
+	refused  *refusals.Book
+	counted  *link            // for the census, so that the watch does not wait for filters that take long
+	census   *census.Census   // nil: none
+	notices  *notices.Notices // nil: nobody is told
 }
 
 // New opens the folders. Nothing runs yet.
@@ -122,7 +146,16 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{
+	tell, err := newNotices(o)
+	if err != nil {
+		return nil, err
+	}
+	var add func([]refusal.Record)
+	if tell != nil {
+		add = tell.Add
+	}
+	a := &Agent{
+		notices:  tell,
 		incoming: incoming,
 		outgoing: outgoing,
 		key:      o.Key,
@@ -143,7 +176,39 @@ func New(o Options) (*Agent, error) {
 			Follow: follow,
 			Log:    o.Log,
 		}),
-	}, nil
+		refused: refusals.Open(refusals.Options{
+			File:  o.Refusals,
+			State: filepath.Join(o.StateDir, "refusals.json"),
+			Tell:  add,
+			Log:   o.Log,
+		}),
+	}
+	if o.Index != "" {
+		a.counted = newLink(o.Dial, nil)
+		a.census = census.New(census.Options{File: o.Index, Rules: o.Rules, Routes: o.Routes, Log: o.Log})
+	}
+	return a, nil
+}
+
+// newNotices returns nil if nobody is to be told.
+func newNotices(o Options) (*notices.Notices, error) {
+	if o.Notify == nil {
+		return nil, nil
+	}
+	out, err := spool.Open(o.Outgoing, change.NoticeSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("opening outgoing: %w", err)
+	}
+	return notices.New(notices.Options{
+		Spool:        out,
+		Routes:       o.Routes,
+		Address:      o.Notify.Address,
+		Collect:      o.Notify.Collect,
+		AccountPause: o.Notify.AccountPause,
+		Hourly:       o.Notify.Hourly,
+		Audited:      o.Notify.Audited,
+		Log:          o.Log,
+	}), nil
 }
 
 const (
@@ -158,6 +223,8 @@ const (
 	watchSeldom = 20 * time.Second
 	// followEvery is the time between two batches of accounts that are asked about.
 	followEvery = time.Second
+	// countEvery is the time between two looks at what the hook noted as refused.
+	countEvery = 2 * time.Second
 	// lookEvery is how often it is asked whether it is time for a look at all accounts.
 	lookEvery = time.Second
 )
@@ -182,6 +249,15 @@ func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
 	loops.Go(func() { a.keepWatch(ctx) })
 	loops.Go(func() { a.followUp(ctx) })
 	loops.Go(func() { a.lookAtAll(ctx) })
+	loops.Go(func() { a.countRefusals(ctx) })
+	if a.notices != nil {
+		loops.Go(func() { a.tellPeople(ctx) })
+	}
+	if a.census != nil {
+		loops.Go(func() { a.counted.keep(ctx) })
+		loops.Go(func() { a.keepIndex(ctx) })
+		defer a.counted.close()
+	}
 	loops.Wait()
 	a.link.close()
 	a.watched.close()
@@ -208,6 +284,49 @@ func (a *Agent) lookAtAll(ctx context.Context) {
 		}
 		return a.follow.Look(ctx, dc)
 	})
+}
+
+// countRefusals counts what the hook noted as refused, until ctx ends. Nobody waits for it, so it needs no notification; and somebody
+// who has Samba ask again and again does not make it busier.
+func (a *Agent) countRefusals(ctx context.Context) {
+	healthy := true
+	for {
+		err := a.refused.Look()
+		if err != nil && healthy {
+			a.log.AgentTrouble("counting what the policy refused", err)
+		}
+		healthy = err == nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(countEvery):
+		}
+	}
+}
+
+// tellPeople hands over who is to be told that a password was refused.
+func (a *Agent) tellPeople(ctx context.Context) {
+	rest := func(time.Duration) time.Duration { return countEvery }
+	a.repeat(ctx, "looking up who is to be told that a password was refused", rest, func(dc Directory) error { return a.notices.Send(ctx, dc) })
+}
+
+// keepIndex has the census look at what has changed. A filter that the DC does not answer in time costs that connection and no other.
+func (a *Agent) keepIndex(ctx context.Context) {
+	for {
+		dc, err := a.counted.get(ctx)
+		if err != nil {
+			return
+		}
+		began := time.Now()
+		if err := a.census.Pass(ctx, dc); errors.Is(err, directory.ErrUnavailable) {
+			a.counted.lost(dc, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(census.Every - min(time.Since(began), census.Every)):
+		}
+	}
 }
 
 // repeat takes a step, again and again, while the DC answers on the watch's connection, until ctx ends.
@@ -249,6 +368,8 @@ type Status struct {
 	Captures  CaptureStatus   `json:"captures"`
 	Watch     watch.Status    `json:"watch"`
 	Followup  followup.Status `json:"followup"`
+	Refusals  refusals.Status `json:"refusals"`
+	Policies  census.Status   `json:"policies"`
 }
 
 // DirectoryStatus says whether the DC answers.
@@ -276,8 +397,11 @@ type CaptureStatus struct {
 
 // Status may be called at any time.
 func (a *Agent) Status() Status {
-	s := Status{Directory: a.link.status(), Watch: a.watch.Status(), Followup: a.follow.Status()}
+	s := Status{Directory: a.link.status(), Watch: a.watch.Status(), Followup: a.follow.Status(), Refusals: a.refused.Status()}
 	s.Directory.NTHash = a.docket.Basis()
+	if a.census != nil {
+		s.Policies = a.census.Status()
+	}
 	s.Captures.Pending, s.Captures.Oldest = a.docket.Waiting()
 	counters := a.log.Counters()
 	s.Captures.Proven = counters["proven"]

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
@@ -51,7 +52,8 @@ type site struct {
 	routes                    *route.Table
 	byKey                     bool
 	peers                     []string
-	once                      bool // with [directory] settle = false
+	once                      bool          // with [directory] settle = false
+	rules                     *census.Rules // nil: no index is kept
 
 	byPassword bool // what the hook puts into proof boxes
 
@@ -62,15 +64,20 @@ type site struct {
 
 // test runs f in a bubble at a site where no agent runs yet.
 func test(t *testing.T, f func(*site)) {
+	dir := t.TempDir()
+	for _, folder := range []string{"incoming", "outgoing", "agent"} {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testIn(t, dir, f)
+}
+
+// testIn is test in a folder that has the site's.
+func testIn(t *testing.T, dir string, f func(*site)) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(24 * time.Hour) // so that yesterday is after 2000, where the bubble's clock begins
-		dir := t.TempDir()
 		s := &site{T: t, samba: newSamba(), incoming: dir + "/incoming", outgoing: dir + "/outgoing", state: dir + "/agent"}
-		for _, folder := range []string{s.incoming, s.outgoing, s.state} {
-			if err := os.Mkdir(folder, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
 		routes, err := route.New([]route.Target{{Name: "cloud", UserAttribute: "mail"}}, route.Scope{Exclude: "(adminCount=1)"})
 		if err != nil {
 			t.Fatal(err)
@@ -86,8 +93,9 @@ func test(t *testing.T, f func(*site)) {
 
 func (s *site) start() {
 	s.Helper()
-	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Dial: s.dial,
-		Routes: s.routes, ByKey: s.byKey, Peers: s.peers, Settle: !s.once, Host: "dc1", Log: s.events})
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, Refusals: filepath.Join(s.state, "refused"), StateDir: s.state, Key: agentKey, Dial: s.dial,
+		Routes: s.routes, ByKey: s.byKey, Peers: s.peers, Settle: !s.once, Host: "dc1", Log: s.events, Index: s.index(),
+		Rules: func() (census.Rules, error) { return *s.rules, nil }})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -101,6 +109,13 @@ func (s *site) start() {
 		running.Wait()
 		s.stop = nil
 	}
+}
+
+func (s *site) index() string {
+	if s.rules == nil {
+		return ""
+	}
+	return s.state + "/accounts.index"
 }
 
 func (s *site) tick() {
@@ -383,6 +398,21 @@ func TestThereAndBackWhileDown(t *testing.T) {
 	})
 }
 
+// A capture is proven for two versions, since the password was set once more: the forwarder may still have the first one's file.
+func TestOneCaptureOfTwoVersions(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(time.Minute)
+		s.hook("", "new")
+		for range 2 {
+			s.set(alice, "new")
+			s.after(2 * time.Second)
+		}
+		s.expect("alice=new", "alice=new")
+	})
+}
+
 func TestDirectoryDownAndUp(t *testing.T) {
 	test(t, func(s *site) {
 		alice := s.create("alice", "old")
@@ -643,8 +673,8 @@ func TestCrashAtEachStep(t *testing.T) {
 		"in the middle of put":    func(s *site, c change.Change, whole []byte) { s.leave(c.FileName(), whole[:len(whole)/2]) },
 		"at the beginning of put": func(s *site, c change.Change, whole []byte) { s.leave(c.FileName(), nil) },
 		"between put and remove":  func(s *site, c change.Change, whole []byte) { s.leave(c.FileName(), whole) },
-		"under an earlier stamp": func(s *site, c change.Change, _ []byte) {
-			c.Stamp.Version--
+		"under another stamp of the version": func(s *site, c change.Change, _ []byte) {
+			c.Stamp.Time = c.Stamp.Time.Add(-time.Second)
 			whole, _ := c.Marshal()
 			s.leave(c.FileName(), whole)
 		},
@@ -769,6 +799,92 @@ func TestOneOfTwoTargets(t *testing.T) {
 		s.after(time.Second)
 		s.expect("alice=new")
 		s.expectEvents(map[string]uint64{"proven": 1, "skipped": 1, "unwanted": 0})
+	})
+}
+
+// A password that has to be changed at the next logon goes where it is to go, marked or not; the user's own that follows goes everywhere,
+// unmarked. A disabled account's goes where it is to go.
+func TestStateOfTheAccount(t *testing.T) {
+	test(t, func(s *site) {
+		targets := []route.Target{
+			{Name: "all", UserAttribute: "mail"},
+			{Name: "forced", UserAttribute: "mail", Temporary: route.ForceChange},
+			{Name: "none", UserAttribute: "mail", Temporary: route.Skip, Disabled: route.Skip},
+		}
+		routes, err := route.New(targets, route.Scope{})
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.routes = routes
+		alice := s.create("alice", "old")
+		s.installed()
+		handedOver := func(want ...change.Route) {
+			s.Helper()
+			files := s.list(s.outgoing, change.Suffix)
+			if len(files) != 1 {
+				s.Fatalf("handed over: %q", files)
+			}
+			b, err := os.ReadFile(files[0])
+			if err != nil {
+				s.Fatal(err)
+			}
+			c, err := change.Parse(b)
+			if err != nil || !slices.Equal(c.Routes, want) {
+				s.Errorf("routes %v, %v, want %v", c.Routes, err, want)
+			}
+			if err := os.Remove(files[0]); err != nil {
+				s.Fatal(err)
+			}
+		}
+		become := func(password string, lastSet time.Time, uac uint32) {
+			s.hook("alice", password)
+			s.set(alice, password)
+			s.update(alice, func(a *directory.Account) { a.PwdLastSet, a.UserAccountControl = lastSet, uac })
+		}
+		const mail = "alice@example.com"
+		s.slow(10 * ms) // Samba commits password and pwdLastSet together
+		become("temporary", time.Time{}, 0)
+		s.after(time.Second)
+		s.slow(0)
+		handedOver(change.Route{Target: "all", User: mail}, change.Route{Target: "forced", User: mail, MustChange: true})
+		s.after(enough)
+		s.expectDecided("alice@2 of DC1 none:" + mail + ":temporary all:" + mail + ":lost forced:" + mail + ":lost")
+		become("chosen", time.Now(), 0)
+		s.after(time.Second)
+		handedOver(change.Route{Target: "all", User: mail}, change.Route{Target: "forced", User: mail}, change.Route{Target: "none", User: mail})
+		become("disabled", time.Now(), dsdb.UFAccountDisable)
+		s.after(time.Second)
+		s.decided()
+		s.after(enough)
+		s.expectDecided("alice@4 of DC1 none:" + mail + ":disabled all:" + mail + ":lost forced:" + mail + ":lost")
+		s.update(alice, func(a *directory.Account) { a.UserAccountControl = 0 })
+		s.after(enough)
+		s.expectDecided("alice@4 of DC1 all:" + mail + ":lost forced:" + mail + ":lost none:" + mail + ":wanted-since")
+	})
+}
+
+// Two accounts have one name at the target: neither is handed over, and who looks is told of the other one. Once one of them has another name,
+// the next change goes.
+func TestNameShared(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old", "mail=sales@example.com")
+		bob := s.create("bob", "old", "mail=Sales@example.com")
+		s.installed()
+		s.hook("alice", "new")
+		s.set(alice, "new")
+		s.hook("bob", "new too")
+		s.set(bob, "new too")
+		s.after(time.Second)
+		s.expect()
+		s.after(enough)
+		s.expectDecided("alice@2 of DC1 cloud:sales@example.com:name-shared (bob)", "bob@2 of DC1 cloud:Sales@example.com:name-shared (alice)")
+		s.update(alice, func(a *directory.Account) { a.Attributes["mail"] = "alice@example.com" })
+		s.hook("bob", "third")
+		s.set(bob, "third")
+		s.after(time.Second)
+		s.expect("bob=third")
+		s.after(enough)
+		s.expectDecided("alice@2 of DC1 cloud:alice@example.com:wanted-since", "bob@3 of DC1 cloud:Sales@example.com:lost")
 	})
 }
 
@@ -989,7 +1105,7 @@ func TestOrphanCannotBeHandedOver(t *testing.T) {
 		s.start()
 		s.after(time.Minute)
 		h := s.hook("", "new")
-		name := change.Change{Capture: h.ID.String(), Captured: h.Time}.FileName()
+		name := change.Change{Capture: h.ID.String(), Captured: h.Time, Stamp: dsdb.Stamp{Version: 2}}.FileName()
 		blocked := filepath.Join(s.outgoing, strings.TrimSuffix(name, change.Suffix)+"-"+alice.String()+change.Suffix)
 		if err := os.MkdirAll(filepath.Join(blocked, "not empty"), 0o700); err != nil {
 			s.Fatal(err)
@@ -1259,7 +1375,7 @@ func TestThousandsWaitAtTheStart(t *testing.T) {
 // idle returns an agent of the site that does nothing by itself.
 func (s *site) idle() *Agent {
 	s.Helper()
-	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Routes: s.routes, Log: s.events})
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, Refusals: filepath.Join(s.state, "refused"), StateDir: s.state, Key: agentKey, Routes: s.routes, Log: s.events})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -1472,13 +1588,14 @@ func TestFloodDelaysNobody(t *testing.T) {
 		}
 		s.expect("alice=new")
 
-		// A fresh capture has its look at once, flood or not. The line before it is what the DC is already working on.
+		// A fresh capture has its look at once, flood or not. The line before it, and before each of the three questions
+		// about its routes, is what the DC is already working on.
 		s.set(bob, "new")
 		before, _, _ = s.counts()
 		s.hook("bob", "new")
 		for len(s.changes()) == 0 {
 			s.after(ms)
-			if looks, _, _ := s.counts(); looks-before > 3*maxLooks {
+			if looks, _, _ := s.counts(); looks-before > 4*maxLooks {
 				s.Fatalf("%d looks, and bob has not been served", looks-before)
 			}
 		}
@@ -1675,7 +1792,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, StateDir: s.state, Key: agentKey, Dial: s.dial,
+	agent, err := New(Options{Incoming: s.incoming, Outgoing: s.outgoing, Refusals: filepath.Join(s.state, "refused"), StateDir: s.state, Key: agentKey, Dial: s.dial,
 		Routes: routes, Host: "dc1", Log: s.events})
 	if err != nil {
 		t.Fatal(err)

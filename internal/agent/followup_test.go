@@ -461,6 +461,55 @@ func TestLookAtAllOfARestoredDirectory(t *testing.T) {
 	})
 }
 
+// It goes back while a look at all accounts is not done, which does not count for one at what it holds now.
+func TestRestoredDuringALookAtAll(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.after(time.Minute)
+		s.start()
+		s.after(time.Minute) // all are seen, and nobody is asked about
+		s.mu.Lock()
+		s.invocation, s.paging = dsdb.GUID{0xdd}, 5*time.Minute
+		s.mu.Unlock()
+		s.set(alice, "restored")
+		s.after(4 * time.Minute) // all that were seen before are asked about
+		s.decided()
+		s.after(2 * time.Minute) // all are seen anew
+		s.stop()
+		s.mu.Lock()
+		s.paging = 0
+		s.mu.Unlock()
+		s.start()
+		s.after(enough + lookEvery)
+		s.expectDecided("alice@2 of DC1 cloud:alice@example.com:not-captured")
+	})
+}
+
+// An account that is deleted while others are asked about is not told of any more: the forwarder would take it for one that came back.
+func TestDeletedWhileAskedAbout(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.installed()
+		s.set(alice, "new")
+		for n := range 20 {
+			s.create(fmt.Sprint("user", n), "old")
+		}
+		s.after(DefaultConfirmTimeout - time.Second)
+		s.decided()
+		s.slow(50 * ms)
+		before, _, _ := s.counts()
+		for looks := before; looks < before+2; looks, _, _ = s.counts() {
+			s.after(10 * ms)
+		}
+		s.remove(alice)
+		s.after(time.Minute)
+		got := s.decided()
+		if len(got) != 20 || slices.ContainsFunc(got, func(told string) bool { return strings.HasPrefix(told, "alice") }) {
+			s.Errorf("%q", got)
+		}
+	})
+}
+
 // 20,000 accounts at the first start are asked about a hundred a second, and whoever changes meanwhile goes first.
 func TestFollowupOfManyAccounts(t *testing.T) {
 	const many = 20_000

@@ -111,6 +111,30 @@ func (a *Agent) open(file string) (docket.Pending, error) {
 	return docket.Pending{File: file, Header: c.Header, Seen: time.Now(), Evidence: evidence}, nil
 }
 
+// Needs reports whether a capture that waits is sealed to the agent's key of that name. One that makes no sense counts: it may still be
+// being written, and is set aside soon.
+func (a *Agent) Needs(key seal.KeyID) (bool, error) {
+	files, err := a.incoming.List()
+	if err != nil {
+		return false, err
+	}
+	for _, file := range files {
+		c, err := a.read(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case isAny(err, capture.ErrDamaged, spool.ErrTooLarge):
+			return true, nil
+		case err != nil:
+			return false, err
+		}
+		if id, ok := seal.SealedTo(c.ProofBox); !ok || id == key {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func (a *Agent) read(file string) (capture.Capture, error) {
 	b, err := a.incoming.Read(file, capture.MaxSize)
 	if err != nil {

@@ -174,6 +174,13 @@ func (l *link) get(ctx context.Context) (Directory, error) {
 	}
 }
 
+// now returns the connection; nil if there is none.
+func (l *link) now() Directory {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dc
+}
+
 func (l *link) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
+	"github.com/samba-pwsync/samba-pwsync/internal/route"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -216,7 +217,7 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 	if err != nil {
 		return err
 	}
-	who, why := identity(account), strings.Join(refusals, "; ")
+	who, why := identity(account), inWords(refusals)
 	if len(routes) == 0 {
 		a.handed.note(account, nil)
 		if err := a.finish(f); err != nil {
@@ -254,6 +255,14 @@ func (a *Agent) handOver(ctx context.Context, dc Directory, f docket.Finding, ac
 	return nil
 }
 
+func inWords(refusals []route.Refusal) string {
+	texts := make([]string, len(refusals))
+	for i, r := range refusals {
+		texts[i] = r.String()
+	}
+	return strings.Join(texts, "; ")
+}
+
 // put stores a change under its own name, so that a repetition after a crash meets what it left. An orphan may be proven for
 // more than one account, and needs a name for each.
 func (a *Agent) put(c change.Change, orphan bool) error {
@@ -271,10 +280,13 @@ func (a *Agent) put(c change.Change, orphan bool) error {
 	}
 	if old, err := a.outgoing.Read(name, change.MaxSize); err == nil {
 		if there, err := change.Parse(old); err == nil && there.Stamp.Equal(c.Stamp) {
-			return nil
+			// An agent that was killed may have written it and not synced, and after this the capture is shredded.
+			if err := a.outgoing.Sync(name); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 	}
-	// Torn by the crash, taken by the forwarder just now, or from an earlier time at which this password was current.
+	// Torn by the crash, taken by the forwarder just now, or of a change that replication has replaced by another of the same version.
 	if err := a.outgoing.Remove(name); err != nil {
 		return fmt.Errorf("replacing %s: %w", name, err)
 	}

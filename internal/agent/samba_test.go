@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ type samba struct {
 	looks      []string // names and GUIDs that were looked up
 	scans      []uint64 // USNs from which changes were read
 	listed     int      // how often the domain controllers were
+	stuck      string   // a filter that is not answered for all accounts
 
 	controllers []directory.Controller
 	neighbours  []directory.Neighbour
@@ -308,6 +310,22 @@ func (c *connection) Matches(ctx context.Context, guid dsdb.GUID, filter string)
 	return matches, err
 }
 
+func (c *connection) Namesakes(ctx context.Context, attribute string, values, _ []string) (found []directory.Account, err error) {
+	err = c.search(ctx, func() error {
+		for _, a := range c.accounts {
+			value := a.Attributes[attribute]
+			if attribute == "userprincipalname" {
+				value = a.UserPrincipalName
+			}
+			if slices.ContainsFunc(values, func(v string) bool { return strings.EqualFold(v, value) }) {
+				found = append(found, *a)
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
 // Protected holds of accounts with the attribute protected=yes.
 func (c *connection) Protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
 	return c.Matches(ctx, guid, "(protected=yes)")
@@ -372,4 +390,41 @@ func (c *connection) PasswordSettings(ctx context.Context) (p directory.Password
 		return c.unreadable
 	})
 	return p, err
+}
+
+func (c *connection) AllAccounts(ctx context.Context, attrs []string, each func(directory.Account) error) error {
+	return c.Changed(ctx, 0, attrs, each, func(dsdb.GUID, string) error { return nil })
+}
+
+// Moved tells of no groups: there are none.
+func (c *connection) Moved(ctx context.Context, from uint64, attrs []string, each func(directory.Account) error,
+	gone func(dsdb.GUID, string) error, _ func(directory.Other) error) error {
+	return c.Changed(ctx, from, attrs, each, gone)
+}
+
+// Matching is Matches of all; a filter that is named in stuck is not answered in time.
+func (c *connection) Matching(ctx context.Context, filter string, each func(dsdb.GUID) error) error {
+	c.mu.Lock()
+	stuck, guids := c.stuck == filter, slices.Collect(maps.Keys(c.accounts))
+	c.mu.Unlock()
+	if stuck {
+		if err := pause(ctx, 30*time.Second); err != nil {
+			return err
+		}
+		return fmt.Errorf("searching: %w", directory.ErrUnavailable)
+	}
+	for _, guid := range guids {
+		if matches, err := c.Matches(ctx, guid, filter); err != nil {
+			return err
+		} else if matches {
+			if err := each(guid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *connection) ProtectedAccounts(ctx context.Context, each func(dsdb.GUID) error) error {
+	return c.Matching(ctx, "(protected=yes)", each)
 }

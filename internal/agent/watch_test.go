@@ -197,8 +197,13 @@ func TestWatchBeginsAnew(t *testing.T) {
 		disturb func(*site) error
 		back    bool
 	}{
-		"another database":  {func(s *site) error { s.invocation = dsdb.GUID{0xdd}; return nil }, true},
-		"USN rolled back":   {func(s *site) error { s.usn -= 100; return nil }, true},
+		"another database": {func(s *site) error { s.invocation = dsdb.GUID{0xdd}; return nil }, true},
+		"USN rolled back":  {func(s *site) error { s.usn -= 100; return nil }, true},
+		"USN rolled back, position of an earlier version": {func(s *site) error {
+			s.usn -= 100
+			before, _, _ := strings.Cut(s.position(), `,"seen"`)
+			return os.WriteFile(position(s), []byte(before+"}"), 0o600)
+		}, true},
 		"position lost":     {func(s *site) error { return os.Remove(position(s)) }, false},
 		"position damaged":  {func(s *site) error { return os.WriteFile(position(s), []byte(`{"usn":`), 0o600) }, false},
 		"position is empty": {func(s *site) error { return os.WriteFile(position(s), nil, 0o600) }, false},
@@ -226,6 +231,34 @@ func TestWatchBeginsAnew(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where the watch goes on from may lie far behind what it has seen. That the directory went back to somewhere between is noticed.
+func TestWentBackNotAsFarAsThePosition(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		bob := s.create("bob", "old")
+		s.installed()
+		s.refuses = map[string]bool{alice.String(): true} // holds the position
+		s.set(alice, "new")
+		s.after(time.Minute)
+		s.mu.Lock()
+		before, usn := *s.accounts[bob], s.usn
+		s.mu.Unlock()
+		s.set(bob, "new")
+		s.after(2 * DefaultConfirmTimeout)
+		s.sighted()
+		s.stop()
+		s.mu.Lock()
+		*s.accounts[bob], s.usn = before, usn
+		s.mu.Unlock()
+		if want := fmt.Sprintf(`"usn":%d,"seen":%d}`, usn-1, usn+1); !strings.Contains(s.position(), want) {
+			s.Fatalf("the position is %s, want %s", s.position(), want)
+		}
+		s.start()
+		s.after(time.Second)
+		s.expectSighted("bob@1 reset", "alice@2 reset", "whole")
+	})
 }
 
 // The database is restored while the agent runs: what it knew of stamps is worth nothing.

@@ -1,5 +1,5 @@
 // Package change is what the agent hands to the forwarder, all of it through the folder spool/outgoing (later also through a
-// shared queue): changes, sightings and the watch mark.
+// shared queue): changes, sightings, the watch mark, and notices.
 //
 // A Change is a proven capture: the directory held the captured password as the account's current one, under Stamp, at
 // Proven. The secret box is the hook's, untouched: the agent cannot open it.
@@ -7,6 +7,9 @@
 // A Sighting says which password version the directory holds now, without any secret. A sighting newer than a change that
 // still waits supersedes it. A second Sighting of the same stamp follows when its time is over, with Wanted: which targets want the
 // account, and if one of them has nothing of that stamp, why.
+//
+// A Notice says that an account's password was refused, so that the forwarder, which has the network, can tell whose it is. It is no part
+// of what is delivered.
 //
 // The Mark says until when the agent's watch has seen every password stamp. The agent writes the sightings first and the mark
 // after them; the forwarder reads the mark first and the sightings after it. So whatever the mark covers, the forwarder knows.
@@ -33,7 +36,7 @@ const (
 	Suffix = ".change"
 	// SightingsSuffix ends the file name of a list of sightings.
 	SightingsSuffix = ".sightings"
-	// MaxSize bounds either file, in bytes.
+	// MaxSize bounds any of these files, in bytes.
 	MaxSize = 1 << 20
 
 	markFile = "mark"
@@ -54,6 +57,9 @@ type Account struct {
 type Route struct {
 	Target string `json:"target"` // NAME of [target.NAME]
 	User   string `json:"user"`   // the account's name at the target, after user_domain
+
+	// MustChange: the target is to demand another password at the next login there. Files of before it was there have it not: false.
+	MustChange bool `json:"must_change,omitempty"`
 }
 
 // Change is a proven capture.
@@ -72,9 +78,10 @@ type Change struct {
 	Peers []Peer `json:"peers,omitempty"`
 }
 
-// FileName is the name of the change's file: it sorts by the time of capture.
+// FileName is the name of the change's file: it sorts by the time of capture. A capture may be proven for more than one version, each of
+// which has a file of its own: the forwarder shreds that of the older one.
 func (c Change) FileName() string {
-	return fmt.Sprintf("%020d-%s%s", c.Captured.UnixNano(), c.Capture, Suffix)
+	return fmt.Sprintf("%020d-%s-%d%s", c.Captured.UnixNano(), c.Capture, c.Stamp.Version, Suffix)
 }
 
 // Marshal returns the file's bytes.

@@ -12,7 +12,8 @@
 // which see host names and nothing else. No server is trusted to leave out of its answer what it was asked: of an error's
 // body only a code is kept, and only if it is one that the vendor documents.
 //
-// What it does not solve: net/http and crypto/tls keep copies of what they send until the garbage collector has run.
+// What it does not solve: net/http and crypto/tls keep copies of what they send until a connection has been idle for 20 s, and the garbage
+// collector has run (cmd/samba-pwsync makes it run, and overwrite what it frees).
 package cloud
 
 import (
@@ -35,6 +36,9 @@ import (
 // ever.
 const Timeout = 30 * time.Second
 
+// idle is how long a connection is kept that nothing is sent over. Its buffers hold what was sent last: a password, for as long.
+const idle = 20 * time.Second
+
 // Client returns a client that asks once: it follows no redirect and asks for no compression. It keeps connections, so that
 // the next password does not wait for a handshake. caFile, if not empty, holds the only certificate authorities to trust.
 func Client(caFile string) (*http.Client, error) {
@@ -50,7 +54,7 @@ func Client(caFile string) (*http.Client, error) {
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 			TLSHandshakeTimeout:    10 * time.Second,
 			ResponseHeaderTimeout:  Timeout,
-			IdleConnTimeout:        90 * time.Second,
+			IdleConnTimeout:        idle,
 			MaxIdleConnsPerHost:    16, // more than a target has workers
 			DisableCompression:     true,
 			ForceAttemptHTTP2:      true, // which a TLS configuration of one's own switches off otherwise

@@ -28,12 +28,34 @@ state_dir = "/srv/pwsync"
 
 [hook]
 on_capture_error = "refuse"
+on_also_error = "refuse"
 
 [policy]
 mode = "audit"
 min_length = 10
 max_length = 64
 complexity = false
+tiers = ["10:4", "20:1"]
+names = true
+walks = true
+banned = ["/etc/w/a.txt", "/etc/w/b.txt"]
+banned_score = 6
+breached = "/srv/breached.bin"
+preflight = false
+also = ["/usr/sbin/crackcheck -d /var/cache/cracklib/cracklib_dict", "/usr/local/sbin/other"]
+audit = ["walk", "breached"]
+
+[policy.staff]
+filter = "(memberOf=CN=Staff,DC=example,DC=com)"
+precedence = 20
+mode = "enforce"
+tiers = []
+min_length = 12
+
+[policy.pupils]
+precedence = 10
+base_dn = "OU=Pupils,DC=example,DC=com"
+audit = []
 
 [directory]
 url = "ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi"
@@ -47,6 +69,22 @@ settle = false
 confirm_timeout = "1m30s"
 secret_ttl = "24h"
 
+[notify]
+smtp = "mail.example.com:465"
+tls = "implicit"
+ca_file = "/etc/ca.pem"
+user = "pwsync"
+password_file = "/etc/smtp.secret"
+from = "helpdesk@example.com"
+subject = "Kennwort nicht übernommen"
+template = "/etc/refused.txt"
+command = "/usr/local/bin/tell-user --now"
+address = "otherMailbox"
+collect = "90s"
+account_pause = "2h"
+hourly = 7
+audited = true
+
 [target.google]
 type = "google"
 credentials_file = "/etc/g.json"
@@ -55,6 +93,8 @@ endpoint = "https://127.0.0.1:8443/google/"
 password_format = "cleartext"
 ca_file = "/etc/ca.pem"
 rate = 0.5
+temporary = "force-change"
+disabled = "skip"
 
 [target]
 m365-1 = { type = "entra", tenant_id = "example.onmicrosoft.com", client_id = "c", certificate_file = "/etc/e.pem", user = "userPrincipalName", user_domain = "example.com", filter = "(mail=*)", rate = 20 }
@@ -66,10 +106,20 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	policy := Policy{Mode: Audit, MinLength: 10, MaxLength: 64, Tiers: []string{"10:4", "20:1"}, Names: true, Walks: true,
+		Banned: []string{"/etc/w/a.txt", "/etc/w/b.txt"}, BannedScore: 6, Breached: "/srv/breached.bin",
+		Also: []string{"/usr/sbin/crackcheck -d /var/cache/cracklib/cracklib_dict", "/usr/local/sbin/other"}, Audit: []string{"walk", "breached"}}
+	pupils, staff := policy, policy
+	pupils.Audit = []string{}
+	staff.Mode, staff.Tiers, staff.MinLength = Enforce, []string{}, 12
 	want := &Config{
 		StateDir: "/srv/pwsync",
-		Hook:     Hook{OnCaptureError: Refuse},
-		Policy:   Policy{Mode: Audit, MinLength: 10, MaxLength: 64},
+		Hook:     Hook{OnCaptureError: Refuse, OnAlsoError: Refuse},
+		Policy:   policy,
+		Policies: []NamedPolicy{
+			{"pupils", "OU=Pupils,DC=example,DC=com", "", 10, pupils},
+			{"staff", "", "(memberOf=CN=Staff,DC=example,DC=com)", 20, staff},
+		},
 		Directory: Directory{
 			URL:            "ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi",
 			BaseDN:         `OU=People\, all,DC=samdom,DC=example,DC=com`,
@@ -80,12 +130,18 @@ func TestLoad(t *testing.T) {
 			ConfirmTimeout: 90 * time.Second,
 			SecretTTL:      24 * time.Hour,
 		},
+		Notify: Notify{
+			SMTP: "mail.example.com:465", TLS: Implicit, CAFile: "/etc/ca.pem", User: "pwsync", PasswordFile: "/etc/smtp.secret",
+			From: "helpdesk@example.com", Subject: "Kennwort nicht übernommen", Template: "/etc/refused.txt",
+			Command: "/usr/local/bin/tell-user --now", Address: "otherMailbox",
+			Collect: 90 * time.Second, AccountPause: 2 * time.Hour, Hourly: 7, Audited: true,
+		},
 		Target: map[string]Target{
-			"google": {Type: TypeGoogle, User: "mail", Rate: 0.5, Google: Google{
+			"google": {Type: TypeGoogle, User: "mail", Rate: 0.5, Temporary: ForceChange, Disabled: Skip, Google: Google{
 				CredentialsFile: "/etc/g.json", Subject: "pwsync@example.com", Endpoint: "https://127.0.0.1:8443/google/",
 				PasswordFormat: Cleartext, CAFile: "/etc/ca.pem",
 			}},
-			"m365-1": {Type: TypeEntra, User: "userPrincipalName", UserDomain: "example.com", Filter: "(mail=*)", Rate: 20,
+			"m365-1": {Type: TypeEntra, User: "userPrincipalName", UserDomain: "example.com", Filter: "(mail=*)", Rate: 20, Temporary: Send, Disabled: Send,
 				Google: Google{PasswordFormat: CryptSHA512},
 				Entra:  Entra{TenantID: "example.onmicrosoft.com", ClientID: "c", CertificateFile: "/etc/e.pem"}},
 		},
@@ -95,7 +151,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if line := got.lines["target.m365-1.certificate_file"]; line != 35 {
+	if line := got.lines["target.m365-1.certificate_file"]; line != 75 {
 		t.Errorf("certificate_file is on line %d", line)
 	}
 }
@@ -120,7 +176,7 @@ func TestDefaultsFitTheirOwnTags(t *testing.T) {
 					t.Errorf("the default of %s %s", k.name, problem)
 				}
 			}
-			if sample := k.tag.Get("example"); sample != "" {
+			if sample := k.tag.Get("example"); sample != "" && k.field.Kind() != reflect.Int {
 				if problem, _ := judgeText(k.tag, sample); problem != "" {
 					t.Errorf("the example of %s %s", k.name, problem)
 				}
@@ -132,6 +188,7 @@ func TestDefaultsFitTheirOwnTags(t *testing.T) {
 	}
 	root := keysOf(reflect.ValueOf(Default()).Elem())
 	walk(root)
+	walk(keysOf(reflect.ValueOf(&NamedPolicy{}).Elem()))
 	for _, k := range root {
 		if k.field.Kind() == reflect.Struct {
 			walk(keysOf(k.field))
@@ -171,8 +228,11 @@ func TestPaths(t *testing.T) {
 	want := map[string]string{
 		"Keys": "/s/keys", "AgentKey": "/s/keys/agent.key", "AgentPublicKey": "/s/keys/agent.pub",
 		"ForwarderKey": "/s/keys/forwarder.key", "ForwarderPublicKey": "/s/keys/forwarder.pub",
-		"Spool": "/s/spool", "Incoming": "/s/spool/incoming", "Outgoing": "/s/spool/outgoing",
-		"Agent": "/s/agent", "AgentSocket": "/s/agent/control.sock", "Forwarder": "/s/forwarder",
+		"AgentRetired": "/s/keys/agent-retired", "ForwarderRetired": "/s/keys/forwarder-retired",
+		"Spool": "/s/spool", "Incoming": "/s/spool/incoming", "Outgoing": "/s/spool/outgoing", "Refusals": "/s/spool/refusals",
+		"Hook": "/s/hook", "LastGood": "/s/hook/last-good.toml", "Policy": "/s/policy", "PolicyIndex": "/s/policy/accounts.index",
+		"Breached": "/s/policy/breached.bin",
+		"Agent":    "/s/agent", "AgentSocket": "/s/agent/control.sock", "Forwarder": "/s/forwarder",
 		"ForwarderSocket": "/s/forwarder/control.sock", "Queue": "/s/forwarder/queue.db", "Ledger": "/s/forwarder/ledger.db",
 	}
 	if got.NumField() != len(want) {
@@ -199,6 +259,7 @@ func faultsOf(err error, path string) []string {
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(whole))
 	f.Add(docs.ExampleConfig)
+	f.Add([]byte("[policy]\ntiers = [\"8:3\", \"9:9\"]\n[policy.a]\nfilter = \"(a=b)\"\nprecedence = 1\n[policy.b]\nprecedence = 1\n[policy.mode]"))
 	f.Add([]byte("[policy]\nmin_length = 20\n[[target]]\n\"a.b\".c = {d = [1979-05-27]}\nx = nan"))
 	path := filepath.Join(f.TempDir(), "fuzz.toml")
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -213,10 +274,18 @@ func FuzzLoad(f *testing.F) {
 		if err == nil && hookErr != nil {
 			t.Errorf("the hook complains about what is right: %v", hookErr)
 		}
-		if p := hook.Policy; hookErr != nil && strings.Contains(hookErr.Error(), ": policy") && p != Default().Policy {
-			t.Errorf("a broken policy is followed: %+v", p)
-		} else if p.MinLength < 1 || p.MaxLength > 256 || p.MinLength > p.MaxLength {
-			t.Errorf("a policy that makes no sense: %+v", p)
+		if p := hook.Policy; hookErr != nil && strings.Contains(hookErr.Error(), ": policy") && (!reflect.DeepEqual(p, Default().Policy) || hook.Policies != nil) {
+			t.Errorf("a broken policy is followed: %+v, %+v", p, hook.Policies)
+		}
+		names, precedences := map[string]bool{DefaultPolicy: true}, map[int]bool{}
+		for i, p := range append([]NamedPolicy{{Policy: hook.Policy}}, hook.Policies...) {
+			if p.Policy.MinLength < 1 || p.Policy.MaxLength > 256 || p.Policy.MinLength > p.Policy.MaxLength || p.Policy.BannedScore < 1 {
+				t.Errorf("a policy that makes no sense: %+v", p)
+			}
+			if i > 0 && (!isName(p.Name) || names[p.Name] || precedences[p.Precedence] || p.Filter != "" && !isFilter(p.Filter) || p.Filter+p.BaseDN == "") {
+				t.Errorf("a policy that makes no sense: %+v", p)
+			}
+			names[p.Name], precedences[p.Precedence] = true, true
 		}
 		if a := hook.Hook.OnCaptureError; a != Accept && a != Refuse {
 			t.Errorf("on_capture_error = %q", a)

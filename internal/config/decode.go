@@ -27,11 +27,112 @@ func (d *decoder) fault(path []string, problem, remedy string) {
 }
 
 func (d *decoder) config(c *Config, tree map[string]any) {
+	tree, named := splitPolicies(tree)
 	d.table(nil, keysOf(reflect.ValueOf(c).Elem()), tree, misplaced)
-	if p := c.Policy; p.MinLength > p.MaxLength {
-		d.fault([]string{"policy", "min_length"}, fmt.Sprintf("is %d, more than max_length, which is %d", p.MinLength, p.MaxLength),
+	d.policy([]string{"policy"}, c.Policy)
+	d.policies(c, named)
+	d.notify(c.Notify)
+}
+
+// notify looks for what does not fit together in [notify].
+func (d *decoder) notify(n Notify) {
+	at := func(key string) []string { return []string{"notify", key} }
+	if n.SMTP != "" && n.From == "" {
+		d.fault(at("from"), "is missing, and smtp is given", `add from = "helpdesk@example.com"`)
+	}
+	switch {
+	case n.User != "" && n.PasswordFile == "":
+		d.fault(at("user"), "is given, and password_file is not", "give both or neither")
+	case n.User == "" && n.PasswordFile != "":
+		d.fault(at("password_file"), "is given, and user is not", "give both or neither")
+	case n.User != "" && n.TLS == None:
+		d.fault(at("tls"), "would have the mail server's password sent in clear", `choose "starttls" or "implicit", or remove user and password_file`)
+	}
+}
+
+// splitPolicies takes the sections [policy.NAME] out of the tree.
+func splitPolicies(tree map[string]any) (rest, named map[string]any) {
+	policy, _ := tree["policy"].(map[string]any)
+	known := keysOf(reflect.ValueOf(&Policy{}).Elem())
+	own, named := map[string]any{}, map[string]any{}
+	for name, value := range policy {
+		_, isSection := value.(map[string]any)
+		if isSection && !slices.ContainsFunc(known, func(k key) bool { return k.name == name }) {
+			named[name] = value
+		} else {
+			own[name] = value
+		}
+	}
+	if len(named) == 0 {
+		return tree, nil
+	}
+	rest = maps.Clone(tree)
+	rest["policy"] = own
+	return rest, named
+}
+
+// policies reads the sections [policy.NAME]; [policy], from which they inherit, has been read.
+func (d *decoder) policies(c *Config, named map[string]any) {
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		path := []string{"policy", name}
+		switch {
+		case name == DefaultPolicy:
+			d.fault(path, "is what [policy] itself is called", "choose another name")
+		case !isName(name):
+			d.fault(path, "is no name for a policy", goodName)
+		}
+		p := NamedPolicy{Name: name, Policy: c.Policy}
+		keys := append(keysOf(reflect.ValueOf(&p).Elem()), keysOf(reflect.ValueOf(&p.Policy).Elem())...)
+		before := len(d.faults)
+		d.table(path, keys, named[name].(map[string]any), misplaced)
+		if len(d.faults) == before && p.BaseDN == "" && p.Filter == "" {
+			d.fault(path, "says of no accounts that they are meant", "write base_dn or filter")
+		}
+		if len(d.faults) == before { // else what is wrong with one key would be said of others as well
+			d.policy(path, p.Policy)
+		}
+		for _, other := range c.Policies {
+			if other.Precedence == p.Precedence && p.Precedence != 0 {
+				d.fault(append(path, "precedence"), fmt.Sprintf("is %d, as that of policy.%s", p.Precedence, other.Name), "give each policy a number of its own")
+			}
+		}
+		c.Policies = append(c.Policies, p)
+	}
+	slices.SortStableFunc(c.Policies, func(a, b NamedPolicy) int { return a.Precedence - b.Precedence })
+}
+
+// policy looks for what does not fit together in a policy.
+func (d *decoder) policy(path []string, p Policy) {
+	at := func(key string) []string { return append(slices.Clone(path), key) }
+	if p.MinLength > p.MaxLength {
+		d.fault(at("min_length"), fmt.Sprintf("is %d, more than max_length, which is %d", p.MinLength, p.MaxLength),
 			"lower min_length or raise max_length")
 	}
+	length, categories := 0, 6
+	for _, tier := range p.Tiers {
+		l, n, _ := ParseTier(tier) // its form has been judged
+		switch {
+		case l <= length:
+			d.fault(at("tiers"), fmt.Sprintf("%s comes after a tier that begins at %d characters", quote(tier), length), "sort them by length, each length once")
+		case n >= categories:
+			d.fault(at("tiers"), fmt.Sprintf("%s asks no less of longer passwords than the tier in front of it", quote(tier)), "remove it or lower its number of categories")
+		case l > p.MaxLength:
+			d.fault(at("tiers"), fmt.Sprintf("%s begins above max_length, which is %d", quote(tier), p.MaxLength), "raise max_length or remove the tier")
+		default:
+			length, categories = l, n
+			continue
+		}
+		return
+	}
+}
+
+// ParseTier reads a tier: from how many UTF-16 code units on a password needs how many of Samba's five categories.
+func ParseTier(tier string) (length, categories int, ok bool) {
+	before, after, ok := strings.Cut(tier, ":")
+	length, err1 := strconv.Atoi(before)
+	categories, err2 := strconv.Atoi(after)
+	ok = ok && err1 == nil && err2 == nil && 1 <= length && length <= 256 && 0 <= categories && categories <= 5
+	return length, categories, ok
 }
 
 // key is one key that a table may hold, and the field that it fills.
@@ -179,8 +280,8 @@ func (d *decoder) target(targets map[string]Target, path []string, value any) {
 		return
 	}
 	name := path[len(path)-1]
-	if !isTargetName(name) {
-		d.fault(path, "is no name for a target", `choose one word of a-z, 0-9, "-" and "_", at most 32 characters long`)
+	if !isName(name) {
+		d.fault(path, "is no name for a target", goodName)
 	}
 	t := DefaultTarget()
 	keys := keysOf(reflect.ValueOf(&t).Elem())
@@ -225,7 +326,10 @@ func typeKeys(target reflect.Value) map[string][]key {
 	return special
 }
 
-func isTargetName(name string) bool {
+const goodName = `choose one word of a-z, 0-9, "-" and "_", at most 32 characters long`
+
+// isName is for targets and policies.
+func isName(name string) bool {
 	for _, c := range []byte(name) {
 		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
 			return false
@@ -235,6 +339,9 @@ func isTargetName(name string) bool {
 }
 
 func (d *decoder) wrongType(path []string, value any, want, remedy string) {
+	if _, isSection := value.(map[string]any); isSection && len(path) == 2 && path[0] == "policy" {
+		remedy = "a policy cannot have the name of a key: choose another name"
+	}
 	d.fault(path, "is "+typeOf(value)+", not "+want, remedy)
 }
 
@@ -285,6 +392,9 @@ func typeOf(value any) string {
 func sample(k key) string {
 	if oneof := k.tag.Get("oneof"); oneof != "" {
 		return alternatives(oneof)
+	}
+	if k.field.Kind() == reflect.Int {
+		return k.tag.Get("example")
 	}
 	return strconv.Quote(k.tag.Get("example"))
 }

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +27,9 @@ var wrong = []struct {
 		`F:1: stat_dir: is not known; did you mean state_dir? if not, remove it`,
 		`F:2: polcy: is not known; did you mean policy? if not, remove it`,
 		`F:5: hook.on_capture_eror: is not known; did you mean on_capture_error? if not, remove it`,
-		`F:6: hook.xyzzy: is not known; remove it; what is known here: on_capture_error`,
-		`F:7: policy.sub: is not known; remove it; what is known here: mode, min_length, max_length, complexity`,
+		`F:6: hook.xyzzy: is not known; remove it; what is known here: on_capture_error, on_also_error`,
+		`F:7: policy.sub.precedence: is missing; add precedence = 10`,
+		`F:8: policy.sub.a: is not known; remove it; what is known here: base_dn, filter, precedence, mode, min_length, max_length, complexity, tiers, names, walks, banned, banned_score, breached, preflight, also, audit`,
 	}},
 	{"misplaced keys", "min_length = 9\n[hook]\nstate_dir = \"/s\"\nsecret_ttl = \"1h\"\n", []string{
 		`F:1: min_length: does not belong here; move it into the section [policy]`,
@@ -87,11 +90,100 @@ rate = -1
 		`F:10: target.g.rate: NaN is out of range; choose from 0 to 1000`,
 		`F:14: target.h.rate: -1 is out of range; choose from 0 to 1000`,
 	}},
+	{"notify", `[notify]
+smtp = "mail.example.com"
+tls = "yes"
+from = "helpdesk"
+subject = "a\nb"
+command = "tell me"
+address = ""
+collect = "0s"
+hourly = 0
+`, []string{
+		`F:2: notify.smtp: "mail.example.com" is no server with a port; give HOST:PORT, like mail.example.com:587`,
+		`F:3: notify.tls: "yes" is not known; choose "starttls", "implicit" or "none"`,
+		`F:4: notify.from: "helpdesk" is no e-mail address; give an address like pwsync@example.com`,
+		`F:5: notify.subject: "a\nb" is no line of text; give one line of text`,
+		`F:6: notify.command: "tell me" is no command; give the absolute path of a program, and its arguments; there is no shell, so what needs one belongs into a script`,
+		`F:7: notify.address: is empty; give the name of one directory attribute, like mail or userPrincipalName`,
+		`F:8: notify.collect: "0s" is out of range; choose from 1s to 15m`,
+		`F:9: notify.hourly: 0 is out of range; choose from 1 to 100000`,
+	}},
+	{"mail without a sender", "[notify]\nsmtp = \"[::1]:25\"\nuser = \"me\"\n", []string{
+		`F:1: notify.from: is missing, and smtp is given; add from = "helpdesk@example.com"`,
+		`F:3: notify.user: is given, and password_file is not; give both or neither`,
+	}},
+	{"mail without a user", "[notify]\npassword_file = \"/s\"\n", []string{
+		`F:2: notify.password_file: is given, and user is not; give both or neither`,
+	}},
+	{"the mail server's password in clear", "[notify]\nuser = \"me\"\npassword_file = \"/s\"\ntls = \"none\"\n", []string{
+		`F:4: notify.tls: would have the mail server's password sent in clear; choose "starttls" or "implicit", or remove user and password_file`,
+	}},
 	{"min above max", "[policy]\nmax_length = 12\nmin_length = 13\n", []string{
 		`F:3: policy.min_length: is 13, more than max_length, which is 12; lower min_length or raise max_length`,
 	}},
 	{"max below the default min", "[policy]\nmax_length = 7\n", []string{
 		`F:1: policy.min_length: is 8, more than max_length, which is 7; lower min_length or raise max_length`,
+	}},
+	{"keys of the policy", `[policy]
+tiers = ["8:3", "12"]
+banned = "/etc/words"
+banned_score = 0
+breached = "breached.bin"
+also = ["check"]
+audit = ["walks"]
+preflight = "yes"
+`, []string{
+		`F:2: policy.tiers: "12" is no tier; give LENGTH:CATEGORIES, like "12:3": 1 to 256 characters, 0 to 5 categories`,
+		`F:3: policy.banned: is a string, not an array of strings; put it in brackets, and each of its strings in quotes`,
+		`F:4: policy.banned_score: 0 is out of range; choose from 1 to 100`,
+		`F:5: policy.breached: "breached.bin" is no absolute path; give an absolute path`,
+		`F:6: policy.also: "check" is no command; give the absolute path of a program, and its arguments; there is no shell, so what needs one belongs into a script`,
+		`F:7: policy.audit: "walks" is not known; choose "length", "complexity", "name", "walk", "banned", "breached", "target" or "also"`,
+		`F:8: policy.preflight: is a string, not true or false; write true or false, without quotes`,
+	}},
+	{"a shell's words", "[policy]\nalso = [\"/usr/bin/env | cat\"]\n", []string{
+		`F:2: policy.also: "/usr/bin/env | cat" is no command; give the absolute path of a program, and its arguments; there is no shell, so what needs one belongs into a script`,
+	}},
+	{"tiers", "[policy]\nmax_length = 20\ntiers = [\"12:3\", \"8:2\"]\n[policy.a]\nfilter = \"(a=b)\"\nprecedence = 1\ntiers = [\"8:3\", \"12:3\"]\n" +
+		"[policy.b]\nfilter = \"(a=b)\"\nprecedence = 2\ntiers = [\"8:3\", \"21:1\"]\n[policy.c]\nfilter = \"(a=b)\"\nprecedence = 3\ntiers = []\nmax_length = 7\n", []string{
+		`F:3: policy.tiers: "8:2" comes after a tier that begins at 12 characters; sort them by length, each length once`,
+		`F:7: policy.a.tiers: "12:3" asks no less of longer passwords than the tier in front of it; remove it or lower its number of categories`,
+		`F:11: policy.b.tiers: "21:1" begins above max_length, which is 20; raise max_length or remove the tier`,
+		`F:12: policy.c.min_length: is 8, more than max_length, which is 7; lower min_length or raise max_length`,
+	}},
+	{"named policies", `[policy.staff]
+filter = "(a=b)"
+precedence = 10
+[policy.pupils]
+precedence = 10
+filter = ""
+names = 1
+[policy.default]
+filter = "a=b"
+precedence = 0
+[policy.Guests]
+filter = "(a=b)"
+precedence = "1"
+[policy.audit]
+filter = "(a=b)"
+[policy.nobody]
+precedence = 30
+filter = ""
+[policy.unit]
+precedence = 40
+base_dn = "Pupils"
+`, []string{
+		`F:3: policy.staff.precedence: is 10, as that of policy.pupils; give each policy a number of its own`,
+		`F:7: policy.pupils.names: is a whole number, not true or false; write true or false, without quotes`,
+		`F:8: policy.default: is what [policy] itself is called; choose another name`,
+		`F:9: policy.default.filter: "a=b" is no LDAP filter; give a filter in parentheses that match, like (mail=*)`,
+		`F:10: policy.default.precedence: 0 is out of range; choose from 1 to 1000000`,
+		`F:11: policy.Guests: is no name for a policy; choose one word of a-z, 0-9, "-" and "_", at most 32 characters long`,
+		`F:13: policy.Guests.precedence: is a string, not a whole number; write a whole number, without quotes`,
+		`F:14: policy.audit: is a section, not an array of strings; a policy cannot have the name of a key: choose another name`,
+		`F:16: policy.nobody: says of no accounts that they are meant; write base_dn or filter`,
+		`F:21: policy.unit.base_dn: "Pupils" is no distinguished name; give a distinguished name like OU=People,DC=example,DC=com`,
 	}},
 	{"choices", "[hook]\non_capture_error = \"Accept\"\n[policy]\nmode = \"on\"\n[directory]\nproof = \"kerberos\"\n", []string{
 		`F:2: hook.on_capture_error: "Accept" is not known; choose "accept" or "refuse"`,
@@ -228,6 +320,11 @@ func TestLoadHook(t *testing.T) {
 			*c = own
 			c.Policy.MinLength, c.Proof = 12, AES256
 		}), 0},
+		{"targets, those whose type is known", head + "[target.z]\ntype = \"entra\"\nx = 1\n[target.a]\ntype = \"google\"\n[target.b]\ntype = \"okta\"\n", with(func(c *HookConfig) {
+			*c = own
+			c.Targets = []HookTarget{{"a", "google"}, {"z", "entra"}}
+		}), 0},
+		{"a fault in a named policy, all of it built in", head + "[policy]\nmin_length = 12\n[policy.a]\nfilter = \"(a=b)\"\n", own, 1},
 		{"bad proof, the policy holds", head + "[policy]\nmin_length = 12\n[directory]\nproof = \"AES256\"\n", with(func(c *HookConfig) {
 			*c = own
 			c.Policy.MinLength = 12
@@ -256,7 +353,7 @@ func TestLoadHook(t *testing.T) {
 		{"twice", head + "on_capture_error = \"accept\"\n", own, 1},
 	} {
 		got, err := LoadHook(write(t, tc.text))
-		if got != tc.want {
+		if !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: %+v, want %+v", tc.name, got, tc.want)
 		}
 		faults, _ := err.(Faults)
@@ -264,7 +361,7 @@ func TestLoadHook(t *testing.T) {
 			t.Errorf("%s: %d faults, want %d: %v", tc.name, len(faults), tc.faults, err)
 		}
 	}
-	if got, err := LoadHook(filepath.Join(t.TempDir(), "none")); got != builtin || err == nil {
+	if got, err := LoadHook(filepath.Join(t.TempDir(), "none")); !reflect.DeepEqual(got, builtin) || err == nil {
 		t.Errorf("no file: %+v, %v", got, err)
 	}
 }
@@ -273,6 +370,14 @@ func TestCheckFiles(t *testing.T) {
 	dir := t.TempDir()
 	state := filepath.Join(dir, "state")
 	text := `state_dir = "` + state + `"
+[policy]
+banned = ["` + dir + `/words"]
+breached = "` + dir + `/breached.bin"
+also = ["` + dir + `/check -d x"]
+[policy.staff]
+precedence = 1
+filter = "(a=b)"
+banned = ["` + dir + `/words", "` + dir + `/more"]
 [target.g]
 type = "google"
 credentials_file = "` + dir + `/google.json"
@@ -310,12 +415,16 @@ client_secret_file = "` + dir + `/secret"
 	}
 	check("nothing there",
 		"D/c.toml:1: state_dir: D/state does not exist; run `samba-pwsync init`",
-		"D/c.toml:4: target.g.credentials_file: D/google.json does not exist; put the file there or correct the path",
-		"D/c.toml:5: target.g.ca_file: D/ca.pem does not exist; put the file there or correct the path",
-		"D/c.toml:10: target.e.client_secret_file: D/secret does not exist; put the file there or correct the path",
+		"D/c.toml:3: policy.banned: D/words does not exist; put the file there or correct the path",
+		"D/c.toml:4: policy.breached: D/breached.bin does not exist; put the file there or correct the path",
+		"D/c.toml:5: policy.also: D/check does not exist; put the file there or correct the path",
+		"D/c.toml:9: policy.staff.banned: D/more does not exist; put the file there or correct the path",
+		"D/c.toml:12: target.g.credentials_file: D/google.json does not exist; put the file there or correct the path",
+		"D/c.toml:13: target.g.ca_file: D/ca.pem does not exist; put the file there or correct the path",
+		"D/c.toml:18: target.e.client_secret_file: D/secret does not exist; put the file there or correct the path",
 	)
 
-	for _, folder := range []string{"keys", "spool/incoming", "spool/outgoing", "agent", "forwarder"} {
+	for _, folder := range []string{"keys", "spool/incoming", "spool/outgoing", "hook", "policy", "agent", "forwarder"} {
 		if err := os.MkdirAll(filepath.Join(state, folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -324,13 +433,17 @@ client_secret_file = "` + dir + `/secret"
 		put(filepath.Join(state, "keys", name+".key"), 0o600)
 		put(filepath.Join(state, "keys", name+".pub"), 0o644)
 	}
+	put(filepath.Join(dir, "words"), 0o644)
+	put(filepath.Join(dir, "more"), 0o644)
+	put(filepath.Join(dir, "breached.bin"), 0o644)
+	put(filepath.Join(dir, "check"), 0o755)
 	put(filepath.Join(dir, "google.json"), 0o640)
 	put(filepath.Join(dir, "ca.pem"), 0o644)
 	put(filepath.Join(dir, "secret"), 0o400)
 	check("all right")
 
 	for name, mode := range map[string]fs.FileMode{
-		"c.toml": 0o666, "google.json": 0o644, "ca.pem": 0o664, "state/keys/agent.key": 0o640, "state/spool/incoming": 0o711,
+		"c.toml": 0o666, "words": 0o664, "more": 0o666, "breached.bin": 0o646, "check": 0o775, "google.json": 0o644, "ca.pem": 0o664, "state/keys/agent.key": 0o640, "state/spool/incoming": 0o711,
 	} {
 		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
 			t.Fatal(err)
@@ -350,8 +463,32 @@ client_secret_file = "` + dir + `/secret"
 		"D/c.toml:1: state_dir: D/state/spool/incoming has mode 0711: others can enter it; run `chmod o-rwx D/state/spool/incoming`",
 		"D/c.toml:1: state_dir: D/state/keys/agent.pub does not exist; run `samba-pwsync init`",
 		"D/c.toml:1: state_dir: D/state/keys/agent.key has mode 0640: others can read it; run `chmod g-rwx,o-rwx D/state/keys/agent.key`",
-		"D/c.toml:4: target.g.credentials_file: D/google.json has mode 0644: others can read it; run `chmod g-w,o-rwx D/google.json`",
-		"D/c.toml:5: target.g.ca_file: D/ca.pem has mode 0664: others can write to it; run `chmod g-w,o-w D/ca.pem`",
-		"D/c.toml:10: target.e.client_secret_file: D/secret is no file; put a file there or correct the path",
+		"D/c.toml:3: policy.banned: D/words has mode 0664: others can write to it; run `chmod g-w,o-w D/words`",
+		"D/c.toml:4: policy.breached: D/breached.bin has mode 0646: others can write to it; run `chmod g-w,o-w D/breached.bin`",
+		"D/c.toml:5: policy.also: D/check has mode 0775: others can write to it; run `chmod g-w,o-w D/check`",
+		"D/c.toml:9: policy.staff.banned: D/more has mode 0666: others can write to it; run `chmod g-w,o-w D/more`",
+		"D/c.toml:12: target.g.credentials_file: D/google.json has mode 0644: others can read it; run `chmod g-w,o-rwx D/google.json`",
+		"D/c.toml:13: target.g.ca_file: D/ca.pem has mode 0664: others can write to it; run `chmod g-w,o-w D/ca.pem`",
+		"D/c.toml:18: target.e.client_secret_file: D/secret is no file; put a file there or correct the path",
 	)
+
+	if err := os.Chmod(filepath.Join(dir, "check"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range c.CheckFiles() {
+		got = append(got, f.Problem+"; "+f.Remedy)
+	}
+	if want := dir + "/check cannot be run; run `chmod u+x " + dir + "/check`"; !slices.Contains(got, want) {
+		t.Errorf("%q is not among %q", want, got)
+	}
+	if os.Getuid() == 0 {
+		if err := errors.Join(os.Chmod(filepath.Join(dir, "check"), 0o755), os.Chown(filepath.Join(dir, "check"), 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(c.CheckFiles(), func(f Fault) bool { return f.Key == "policy.also" })
+		if i < 0 || !strings.Contains(c.CheckFiles()[i].Problem, "belongs to another user") {
+			t.Errorf("a program of another user's is let through: %v", c.CheckFiles())
+		}
+	}
 }

@@ -5,7 +5,10 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // judgeText says what is wrong with the text of a key, by its tags; problem is empty if nothing is.
@@ -38,6 +41,13 @@ var forms = map[string]struct {
 	"path": {"absolute path", "an absolute path", func(s string) bool {
 		return filepath.IsAbs(s) && !strings.ContainsRune(s, 0)
 	}},
+	"command": {"command", "the absolute path of a program, and its arguments; there is no shell, so what needs one belongs into a script", func(s string) bool {
+		return filepath.IsAbs(s) && !strings.ContainsAny(s, "\x00\t\r\n|&;<>()$`\\\"'*?[]#~%")
+	}},
+	"tier": {"tier", `LENGTH:CATEGORIES, like "12:3": 1 to 256 characters, 0 to 5 categories`, func(s string) bool {
+		_, _, ok := ParseTier(s)
+		return ok
+	}},
 	"ldapi": {"LDAPI URL", "ldapi:// and the absolute path of the privileged socket: only there a DC shows what proves a password", func(s string) bool {
 		path, ok := strings.CutPrefix(s, "ldapi://")
 		return ok && (strings.HasPrefix(path, "/") || strings.HasPrefix(path, "%2F")) && !strings.ContainsAny(path, "?# ") // OpenLDAP escapes the path
@@ -53,6 +63,22 @@ var forms = map[string]struct {
 	"email": {"e-mail address", "an address like pwsync@example.com", func(s string) bool {
 		user, domain, _ := strings.Cut(s, "@")
 		return user != "" && isDomain(domain) && !strings.ContainsAny(s, " \t\r\n")
+	}},
+	"server and port": {"server with a port", "HOST:PORT, like mail.example.com:587", func(s string) bool {
+		colon := strings.LastIndexByte(s, ':')
+		if colon <= 0 {
+			return false
+		}
+		host, port := s[:colon], s[colon+1:]
+		n, err := strconv.Atoi(port)
+		if inner, ok := strings.CutPrefix(host, "["); ok { // IPv6
+			host, ok = strings.CutSuffix(inner, "]")
+			return ok && err == nil && n > 0 && n < 65536 && host != "" && !strings.ContainsFunc(host, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:.", r) })
+		}
+		return err == nil && n > 0 && n < 65536 && isDomain(host)
+	}},
+	"line": {"line of text", "one line of text", func(s string) bool {
+		return len(s) <= 200 && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 	}},
 	"dn": {"distinguished name", "a distinguished name like OU=People,DC=example,DC=com", func(s string) bool {
 		for rdn := range strings.SplitSeq(strings.ReplaceAll(s, `\,`, ""), ",") {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -25,38 +26,73 @@ type HookConfig struct {
 	StateDir string
 	Hook     Hook
 	Policy   Policy
-	Proof    string // directory.proof
+	Policies []NamedPolicy // in the order of their precedence
+	Proof    string        // directory.proof
+	Targets  []HookTarget  // sorted by name
 }
+
+// HookTarget is what the hook needs to know of a target: which passwords it takes, its type tells.
+type HookTarget struct{ Name, Type string }
 
 // BuiltinHook is what the hook works with where no file can be read.
 func BuiltinHook() HookConfig {
-	c := Default()
-	return HookConfig{c.StateDir, c.Hook, c.Policy, c.Directory.Proof}
+	return Default().ForHook()
+}
+
+// ForHook returns the part of the configuration that the hook needs. Targets of a type that is not known are left out.
+func (c *Config) ForHook() HookConfig {
+	h := HookConfig{StateDir: c.StateDir, Hook: c.Hook, Policy: c.Policy, Policies: c.Policies, Proof: c.Directory.Proof}
+	for name, t := range c.Target {
+		if t.Type != "" {
+			h.Targets = append(h.Targets, HookTarget{name, t.Type})
+		}
+	}
+	slices.SortFunc(h.Targets, func(a, b HookTarget) int { return strings.Compare(a.Name, b.Name) })
+	return h
 }
 
 // Paths returns the layout of the state folder.
 func (c HookConfig) Paths() Paths { return pathsBelow(c.StateDir) }
 
-// LoadHook reads the file for the hook. What it returns is always usable: where what the hook reads has a fault (the error,
+// LoadHook reads the file for the hook, which goes by what it returns unless it has a copy of what it last read without a fault
+// (internal/gate). What it returns is always usable: where what the hook reads has a fault (the error,
 // a Faults, says which), StateDir, OnCaptureError and Proof are what the file says if that can be told, else the defaults (so
 // that no fault hands passwords to the agent); and Policy is the default one as a whole, unless the fault is certainly not in it. So a slip in an editor neither locks
 // the domain out nor lets weak passwords in, and captures still go where they belong.
 //
-// Faults in [target], and in [directory] beside its proof, are not the hook's: Load lists them.
+// Faults in [target] and [notify], and in [directory] beside its proof, are not the hook's: Load lists them.
 func LoadHook(path string) (HookConfig, error) {
-	c, all := load(path)
-	usable := HookConfig{c.StateDir, c.Hook, c.Policy, c.Directory.Proof}
+	text, _, err := Read(path)
+	if err != nil {
+		return BuiltinHook(), err
+	}
+	return ParseHook(path, text)
+}
+
+// Read reads the file as it is, for ParseHook, and tells which file that was. The error is a Faults.
+func Read(path string) ([]byte, fs.FileInfo, error) {
+	text, info, fault := readFile(path)
+	if fault != nil {
+		return nil, nil, Faults{*fault}
+	}
+	return text, info, nil
+}
+
+// ParseHook is LoadHook of a text that was read from the file at path.
+func ParseHook(path string, text []byte) (HookConfig, error) {
+	c, all := decode(path, text)
+	usable := c.ForHook()
 	var faults Faults
 	for _, fault := range all {
 		switch section, key, _ := strings.Cut(fault.Key, "."); section {
-		case "target":
+		case "target", "notify":
 			continue
 		case "directory":
 			if key != "" && key != "proof" {
 				continue
 			}
 		case "", "policy":
-			usable.Policy = Default().Policy
+			usable.Policy, usable.Policies = Default().Policy, nil
 		}
 		faults = append(faults, fault)
 	}
@@ -68,12 +104,16 @@ func LoadHook(path string) (HookConfig, error) {
 
 // load reads the file as far as it makes sense. A key that is faulty by itself keeps its default.
 func load(path string) (*Config, Faults) {
+	text, _, fault := readFile(path)
+	if fault != nil {
+		return Default(), Faults{*fault}
+	}
+	return decode(path, text)
+}
+
+func decode(path string, text []byte) (*Config, Faults) {
 	c := Default()
 	c.file = path
-	text, fault := readFile(path)
-	if fault != nil {
-		return c, Faults{*fault}
-	}
 	doc, fault := parse(text)
 	c.lines = doc.lines
 	d := decoder{file: path, lines: doc.lines}
@@ -101,24 +141,28 @@ func salvage(doc document) map[string]any {
 	return tree
 }
 
-func readFile(path string) ([]byte, *Fault) {
+func readFile(path string) ([]byte, fs.FileInfo, *Fault) {
 	f, err := os.Open(path)
 	if err != nil {
 		remedy := "make it readable for root"
 		if errors.Is(err, fs.ErrNotExist) {
 			remedy = "`samba-pwsync init` writes an example"
 		}
-		return nil, &Fault{File: path, Problem: reading(err), Remedy: remedy}
+		return nil, nil, &Fault{File: path, Problem: reading(err), Remedy: remedy}
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, &Fault{File: path, Problem: reading(err), Remedy: "give a readable file"}
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, &Fault{File: path, Problem: reading(err), Remedy: "give a readable file"}
+		return nil, nil, &Fault{File: path, Problem: reading(err), Remedy: "give a readable file"}
 	}
 	if len(text) > maxFile {
-		return nil, &Fault{File: path, Problem: "is larger than 1 MiB", Remedy: "give a configuration file"}
+		return nil, nil, &Fault{File: path, Problem: "is larger than 1 MiB", Remedy: "give a configuration file"}
 	}
-	return text, nil
+	return text, info, nil
 }
 
 // reading leaves out the path: a fault names the file anyway.

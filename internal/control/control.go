@@ -1,10 +1,12 @@
-// Package control lets `samba-pwsync status` and `drift` ask a running role how it is: GET of JSON over HTTP on a Unix socket.
+// Package control lets the commands of samba-pwsync ask a running role how it is, and the forwarder to try or to drop what waits: GET
+// and POST of JSON over HTTP on a Unix socket.
 //
 // Why a socket: the databases are locked while serve has them open, and what matters most (is the directory there, is the
 // target up) is known to the process only.
 //
-// Whom it trusts: whoever can enter the role's folder (0700), so root and the role's own user. It only answers questions; it
-// changes nothing and shows no secret, because the roles' Status types hold none. Who asks is root, and the forwarder may have been
+// Whom it trusts: whoever can enter the role's folder (0700), so root and the role's own user, who could do all of it to the databases as
+// well. A GET changes nothing, and nothing answers with a secret, because the roles' types for that hold none. What a POST can do is to
+// hold passwords back, or to have them tried sooner: never to have another one sent. Who asks is root, and the forwarder may have been
 // taken over: no error here holds a byte of what it answered, which a terminal might obey. What an answer says is the caller's
 // to print with care.
 package control
@@ -18,7 +20,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -45,10 +49,12 @@ const (
 // so does tell's, which it is to return.
 type Stream func(tell func(piece any) error) error
 
-// Serve answers at the socket path until ctx ends. Each path of the map is a question; its func's result is the answer, or a
-// Stream of it.
+// Answer answers a question, which may have been asked about something: the result is encoded as JSON, or is a Stream.
+type Answer func(about url.Values) (any, error)
+
+// Serve answers at the socket path until ctx ends. Each path of the map is a question. One that changes something begins with "POST ".
 // The socket of a process that died is replaced, so the caller must make sure that it is the only one (a lock).
-func Serve(ctx context.Context, path string, answers map[string]func() (any, error)) error {
+func Serve(ctx context.Context, path string, answers map[string]Answer) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("opening control socket: %w", err)
 	}
@@ -62,8 +68,11 @@ func Serve(ctx context.Context, path string, answers map[string]func() (any, err
 	}
 	mux := http.NewServeMux()
 	for question, answer := range answers {
-		mux.HandleFunc("GET "+question, func(w http.ResponseWriter, _ *http.Request) {
-			v, err := answer()
+		if strings.HasPrefix(question, "/") {
+			question = "GET " + question
+		}
+		mux.HandleFunc(question, func(w http.ResponseWriter, r *http.Request) {
+			v, err := answer(r.URL.Query())
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
@@ -87,18 +96,25 @@ func Serve(ctx context.Context, path string, answers map[string]func() (any, err
 	return nil
 }
 
-// Get asks the question at the socket path and decodes the answer. Error: ErrNotRunning.
+// Get asks the question at the socket path, "/why?account=liz", and decodes the answer. Error: ErrNotRunning.
 func Get(ctx context.Context, path, question string, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return ask(ctx, path, question, limit, func(d *json.Decoder) error { return d.Decode(answer) })
+	return ask(ctx, path, http.MethodGet, question, limit, func(d *json.Decoder) error { return d.Decode(answer) })
+}
+
+// Post asks for something to be done, and decodes what came of it. After an error it may have been done all the same. Error: ErrNotRunning.
+func Post(ctx context.Context, path, question string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, streamPatience)
+	defer cancel()
+	return ask(ctx, path, http.MethodPost, question, limit, func(d *json.Decoder) error { return d.Decode(answer) })
 }
 
 // Each is Get where the answer is a Stream: it calls tell with each piece.
 func Each[Piece any](ctx context.Context, path, question string, tell func(Piece)) error {
 	ctx, cancel := context.WithTimeout(ctx, streamPatience)
 	defer cancel()
-	return ask(ctx, path, question, streamLimit, func(d *json.Decoder) error {
+	return ask(ctx, path, http.MethodGet, question, streamLimit, func(d *json.Decoder) error {
 		for {
 			var piece Piece
 			if err := d.Decode(&piece); errors.Is(err, io.EOF) {
@@ -111,7 +127,7 @@ func Each[Piece any](ctx context.Context, path, question string, tell func(Piece
 	})
 }
 
-func ask(ctx context.Context, path, question string, limit int64, decode func(*json.Decoder) error) error {
+func ask(ctx context.Context, path, method, question string, limit int64, decode func(*json.Decoder) error) error {
 	client := &http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
@@ -121,7 +137,7 @@ func ask(ctx context.Context, path, question string, limit int64, decode func(*j
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control"+question, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://control"+question, nil)
 	if err != nil {
 		return fmt.Errorf("asking %s: %w", path, err)
 	}

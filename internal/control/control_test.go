@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,9 +30,9 @@ func TestServeAndGet(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- Serve(ctx, path, map[string]func() (any, error){
-				"/status": func() (any, error) { return map[string]int{"waiting": 3}, nil },
-				"/broken": func() (any, error) { return nil, errors.New("disk on fire") },
+			done <- Serve(ctx, path, map[string]Answer{
+				"/status": func(url.Values) (any, error) { return map[string]int{"waiting": 3}, nil },
+				"/broken": func(url.Values) (any, error) { return nil, errors.New("disk on fire") },
 			})
 		}()
 		var got map[string]int
@@ -54,13 +55,39 @@ func TestServeAndGet(t *testing.T) {
 	}
 }
 
+// What changes something is not done by a question, and neither answers for the other.
+func TestPost(t *testing.T) {
+	path, done := filepath.Join(t.TempDir(), "control.sock"), []string{}
+	go Serve(t.Context(), path, map[string]Answer{
+		"/look":      func(about url.Values) (any, error) { return about["account"], nil },
+		"POST /drop": func(about url.Values) (any, error) { done = append(done, about.Get("account")); return len(done), nil },
+	})
+	var who []string
+	if err := first(t, path, "/look?account=a%26b+c%00&account=ü", &who); err != nil || len(who) != 2 || who[0] != "a&b c\x00" || who[1] != "ü" {
+		t.Errorf("%q, %v", who, err)
+	}
+	var n int
+	if err := Post(t.Context(), path, "/drop?account=liz", &n); err != nil || n != 1 || len(done) != 1 || done[0] != "liz" {
+		t.Errorf("%d, %q, %v", n, done, err)
+	}
+	if err := Get(t.Context(), path, "/drop?account=liz", &n); err == nil || len(done) != 1 {
+		t.Errorf("a question did it: %q, %v", done, err)
+	}
+	if err := Post(t.Context(), path, "/look", &who); err == nil {
+		t.Error("a question was posted")
+	}
+	if err := Post(t.Context(), path+".none", "/drop", nil); !errors.Is(err, ErrNotRunning) {
+		t.Error(err)
+	}
+}
+
 // A large domain's drift is more than fits into one answer. One that breaks off, or is without end, is no answer.
 func TestStream(t *testing.T) {
 	const large = limit>>20 + 10 // MiB, and pieces
 	path := filepath.Join(t.TempDir(), "control.sock")
 	piece := strings.Repeat("x", 1<<20)
-	stream := func(n int, end error) func() (any, error) {
-		return func() (any, error) {
+	stream := func(n int, end error) func(url.Values) (any, error) {
+		return func(url.Values) (any, error) {
 			return Stream(func(tell func(any) error) error {
 				for range n {
 					if err := tell(piece); err != nil {
@@ -71,7 +98,7 @@ func TestStream(t *testing.T) {
 			}), nil
 		}
 	}
-	go Serve(t.Context(), path, map[string]func() (any, error){
+	go Serve(t.Context(), path, map[string]Answer{
 		"/none": stream(0, nil), "/large": stream(large, nil),
 		"/broken": stream(3, errors.New("disk on fire")), "/broken-at-once": stream(0, errors.New("disk on fire")),
 	})
@@ -97,7 +124,7 @@ func TestStream(t *testing.T) {
 	}
 	for _, limit := range []int64{1, 1 << 20, 1<<20 + 3} { // a piece has two quotes and ends with a newline
 		var all []string
-		err := ask(t.Context(), path, "/large", limit, func(d *json.Decoder) error {
+		err := ask(t.Context(), path, "GET", "/large", limit, func(d *json.Decoder) error {
 			for {
 				if err := d.Decode(new(string)); err != nil {
 					return err

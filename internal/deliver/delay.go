@@ -18,3 +18,14 @@ func delay(before int, asked time.Duration, random float64) time.Duration {
 	}
 	return max(time.Duration(random*float64(min(span, maxDelay))), min(asked, maxAsked))
 }
+
+// downPause returns for how long nothing is tried at a target that failed again and again, so many pauses in a row: twice as long each
+// time, less up to a quarter, so that the forwarders of several DCs do not come back together.
+func downPause(before int, random float64) time.Duration {
+	span := firstDown
+	for ; before > 0 && span < maxDown; before-- {
+		span *= 2
+	}
+	span = min(span, maxDown)
+	return span - time.Duration(random*float64(span/4))
+}

@@ -72,8 +72,8 @@ var errGone = errors.New("the change's file is gone")
 
 // Options says what a Forwarder works with. All of it stays the caller's to close, after Run has returned.
 type Options struct {
-	Outgoing  string          // the folder spool/outgoing
-	Key       seal.PrivateKey // opens the secret boxes
+	Outgoing  string    // the folder spool/outgoing
+	Key       seal.Keys // opens the secret boxes
 	Queue     *queue.Queue
 	Ledger    *ledger.Ledger
 	Targets   []Target
@@ -91,7 +91,7 @@ type Target struct {
 
 // Forwarder is the forwarder. Make one with New, run it once with Run.
 type Forwarder struct {
-	key     seal.PrivateKey
+	key     seal.Keys
 	queue   *queue.Queue
 	ledger  *ledger.Ledger
 	ttl     time.Duration
@@ -103,6 +103,7 @@ type Forwarder struct {
 	watch   watch
 	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
 	unread  map[string]bool      // files that the disk did not give, which has been said; the intake's own
+	ahead   map[string]time.Time // looks of before the clock was set back, and when their first file was met; the intake's own
 	begun   bool                 // what lay in the folder at the start has been taken in; the intake's own
 	fail    context.CancelCauseFunc
 }
@@ -120,6 +121,7 @@ func New(o Options) (*Forwarder, error) {
 	f := &Forwarder{
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
 		lanes: map[string]*lane{}, watch: watch{log: o.Log}, torn: map[string]time.Time{}, unread: map[string]bool{},
+		ahead: map[string]time.Time{},
 	}
 	if f.ttl <= 0 {
 		f.ttl = defaultTTL
@@ -170,11 +172,16 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 	return nil
 }
 
-// recall tells the ledger of what is in the queue: the last run may have ended between the two.
+// recall tells the ledger of what is in the queue: the last run may have ended between the two. And a pause that a target asked for
+// is not over because we stopped.
 func (f *Forwarder) recall() error {
 	var proofs []ledger.Proof
+	now := time.Now()
 	for _, item := range f.queue.Items() {
 		proofs = append(proofs, proof(item))
+		if l := f.lanes[item.Target]; l != nil && item.Resume.After(now) {
+			l.health.resumes(item.Resume, errors.New(item.Reason))
+		}
 	}
 	return f.ledger.Prove(proofs...)
 }
@@ -215,7 +222,7 @@ func (f *Forwarder) dropped(i queue.Item, k ledger.Knowledge) {
 
 func (f *Forwarder) nameTaken(i queue.Item, by change.Account) error {
 	return f.ledger.Record(ledger.Entry{
-		Target: i.Target, User: i.User, Place: i.Place, Account: i.Account, Stamp: i.Stamp, Proven: i.Proven,
+		Target: i.Target, User: i.User, Place: i.Place, Account: i.Account, Stamp: i.Stamp, Proven: i.Proven, Captured: i.Captured,
 		Class: ledger.NameTaken, Reason: "the name is the account " + by.SAMAccountName + "'s now", At: time.Now(), Attempts: i.Attempts,
 	})
 }
@@ -267,7 +274,7 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 func (f *Forwarder) finish(ctx context.Context, lease queue.Lease, class target.Class, reason string, lastWord bool) {
 	finished := f.persist(ctx, "finishing an item", func() error {
 		switch {
-		case class == target.NoUser || class == target.Rejected:
+		case class == target.NoUser || class == target.Rejected || class == target.Forbidden:
 			return f.queue.Park(lease, class, reason)
 		case class == target.Delivered && !lastWord:
 			return f.queue.Settle(lease)
@@ -294,10 +301,37 @@ func (f *Forwarder) open(item queue.Item) (secret.Secret, error) {
 		return secret.Secret{}, err
 	}
 	if c.Account.GUID != item.Account.GUID || !c.Stamp.Equal(item.Stamp) ||
-		!slices.Contains(c.Routes, change.Route{Target: item.Target, User: item.User}) {
+		!slices.Contains(c.Routes, change.Route{Target: item.Target, User: item.User, MustChange: item.MustChange}) {
 		return secret.Secret{}, fmt.Errorf("%w: it is not the one that was queued", change.ErrDamaged)
 	}
 	return seal.Open(f.key, capture.SecretInfo(c.Header), c.SecretBox)
+}
+
+// Needs reports whether a change that waits is sealed to the forwarder's key of that name. One that makes no sense counts: it may still
+// be being written, and is set aside soon. What still is with the agent is not seen here: whoever destroys a key waits until secret_ttl is over,
+// after which that would be expired.
+func (f *Forwarder) Needs(key seal.KeyID) (bool, error) {
+	files, err := f.changes.List()
+	if err != nil {
+		return false, err
+	}
+	for _, file := range files {
+		b, err := f.changes.Read(file, change.MaxSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil && !errors.Is(err, spool.ErrTooLarge) {
+			return false, err
+		}
+		c, err := change.Parse(b)
+		if err != nil {
+			return true, nil
+		}
+		if id, ok := seal.SealedTo(c.SecretBox); !ok || id == key {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // persist runs write until it succeeds: going on without would send a password twice, or forget one. It gives up, and

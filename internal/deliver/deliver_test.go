@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,39 @@ var errDown = errors.New("connection refused")
 
 // quiet is longer than any delay between two attempts: what has not happened by then does not happen.
 const quiet = 20 * time.Minute
+
+// That the user has to choose another password is told to the target that is to know, also after a restart, and taken back with the next.
+func TestMustChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google", "entra")
+		google := w.places["google"]
+		google.fails(errDown)
+		w.start()
+		w.watched()
+		c := w.change(1, 1, "google", "entra")
+		c.Routes[0].MustChange = true
+		w.put(c)
+		w.pass(5 * time.Second)
+		w.stop()
+		google.fails(nil)
+		w.start()
+		w.pass(quiet)
+		w.put(w.change(1, 2, "google", "entra"))
+		w.pass(quiet)
+		for name, want := range map[string][]bool{"google": {true, true, false}, "entra": {false, false}} {
+			var got []bool
+			for _, c := range w.places[name].asked() {
+				got = append(got, c.must)
+			}
+			if first, last := got[0], got[len(got)-1]; first != want[0] || last || len(got) < len(want) || slices.Contains(got[1:len(got)-1], !want[0]) {
+				t.Errorf("%s was told %v", name, got)
+			}
+		}
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
 
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -632,6 +666,7 @@ func TestExpired(t *testing.T) {
 		if err != nil || len(entries) != 2 || entries[1].Class != ledger.Expired || entries[1].Attempts == 0 {
 			t.Errorf("%+v, %v", entries, err)
 		}
+		w.drifts("user1@1 google expired")
 		w.put(old) // comes back too late
 		late := w.change(2, 1, "google")
 		late.Captured = late.Captured.Add(-time.Hour)

@@ -184,3 +184,31 @@ func TestWholeWaitsForTheFilesBeforeIt(t *testing.T) {
 		w.stop()
 	})
 }
+
+// The clock is set back while the agent looks at a directory that went back: what the look found is of one moment all the same.
+func TestWholeWhileTheClockIsSetBack(t *testing.T) {
+	for _, ahead := range []time.Duration{0, time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, "google")
+			w.places["google"].fails(errDown)
+			w.start()
+			w.watched()
+			w.put(w.change(1, 2, "google"))
+			w.put(w.change(2, 2, "google"))
+			w.pass(3 * time.Second)
+			began := time.Now().Add(ahead)
+			whole, _ := change.MarshalSightings([]change.Sighting{{Whole: true}})
+			seen, _ := change.MarshalSightings([]change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}})
+			w.write(change.SightingsFile(began, "1"), seen)
+			w.pass(3 * time.Second)
+			w.write(change.SightingsFile(began, "2"), whole)
+			w.pass(3 * time.Second)
+			if s := w.status("google"); s.Waiting != 1 {
+				t.Errorf("%v ahead: %d wait, want the one that the directory still holds", ahead, s.Waiting)
+			}
+			w.happened("account-gone", 1)
+			w.unwatch()
+			w.stop()
+		})
+	}
+}

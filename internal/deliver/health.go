@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 // State says whether a target takes passwords, in one word.
@@ -24,11 +26,18 @@ const (
 
 const (
 	failuresUntilDown = 5
-	downFor           = 30 * time.Second
+	firstDown         = 30 * time.Second // at most, before the first item is tried again
+	maxDown           = 10 * time.Minute
+	// breakerPause is the breaker's own, which is over when ours is: the breaker counts, and lets one item through; for how long none is
+	// tried is for us to say, as its pauses do not grow.
+	breakerPause = time.Millisecond
 
 	firstProbe = 10 * time.Second // after the denial; also the least time between two probes
 	maxProbe   = 5 * time.Minute
 )
+
+// forbiddenUntilDenied is for how many accounts in a row the target may forbid what it allows for none, before that is taken to be about us.
+const forbiddenUntilDenied = 3
 
 // errUnused tells the breaker that the attempt it allowed was not made.
 var errUnused = errors.New("no attempt was made")
@@ -50,12 +59,20 @@ type health struct {
 	resume    time.Time // when the throttling ends
 	down      time.Time // since when; zero: it is not
 	downUntil time.Time
+	downSoon  time.Time // until then at least, if a new change comes
+	downs     int       // how many pauses in a row
+
+	// Of those whose password the target does not let us set (target.ErrForbidden).
+	forbidden map[dsdb.GUID]time.Time // since when
+	inARow    int                     // how many of them, since a password was last taken
+	lastTaken time.Time               // when that was
+	checkedAt time.Time               // when one of them last had us look whether it is about us
 }
 
 func newHealth(name string, log *event.Log) *health {
-	h := &health{name: name, log: log}
+	h := &health{name: name, log: log, forbidden: map[dsdb.GUID]time.Time{}}
 	h.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Timeout:       downFor,
+		Timeout:       breakerPause,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresUntilDown },
 		OnStateChange: h.changed,
 		IsSuccessful:  func(err error) bool { return target.Classify(err) != target.Temporary },
@@ -72,21 +89,21 @@ func (h *health) changed(_ string, from, to gobreaker.State) {
 	defer h.mu.Unlock()
 	switch to {
 	case gobreaker.StateOpen:
-		now := time.Now()
-		h.downUntil = now.Add(downFor + time.Millisecond) // the breaker wants the pause exceeded
+		now, random := time.Now(), rand.Float64()
+		h.downUntil, h.downSoon = now.Add(downPause(h.downs, random)), now.Add(downPause(0, random))
+		h.downs++
 		if from == gobreaker.StateClosed {
 			h.down = now
 			h.log.TargetDown(h.name, h.err)
 		}
 	case gobreaker.StateClosed:
-		h.down = time.Time{}
+		h.down, h.downUntil, h.downSoon, h.downs = time.Time{}, time.Time{}, time.Time{}, 0
 		h.log.TargetUp(h.name)
 	}
 }
 
 // stopped returns what stops the target now, and until when; Up if nothing does. A denied target is to be probed then.
 func (h *health) stopped(now time.Time) (State, time.Time) {
-	open := h.breaker.State() == gobreaker.StateOpen
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -94,7 +111,7 @@ func (h *health) stopped(now time.Time) (State, time.Time) {
 		return Denied, h.probeDue
 	case now.Before(h.resume):
 		return Throttled, h.resume
-	case open:
+	case now.Before(h.downUntil):
 		return Down, h.downUntil
 	default:
 		return Up, time.Time{}
@@ -130,6 +147,43 @@ func (h *health) attempted(err error, done func(error)) {
 	done(err)
 }
 
+// taken notes that the target took an account's password.
+func (h *health) taken(account dsdb.GUID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.forbidden, account)
+	h.inARow, h.lastTaken = 0, time.Now()
+}
+
+// forbids notes that the target does not let us set an account's password. It returns for how many accounts in a row that is so, and whether
+// it is so for this one while the target has taken another's.
+func (h *health) forbids(account dsdb.GUID) (accounts int, others bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	since, known := h.forbidden[account]
+	switch {
+	case !known:
+		h.forbidden[account] = time.Now()
+		h.inARow++
+	case h.lastTaken.After(since) && h.inARow == 0: // and for nobody else the opposite since: we may just have lost a permission
+		delete(h.forbidden, account)
+		return 0, true
+	}
+	return h.inARow, false
+}
+
+// checkAgain reports whether Check is to be asked because of a password that was forbidden: its last answer to that counts for a while.
+func (h *health) checkAgain() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	if !h.checkedAt.IsZero() && now.Sub(h.checkedAt) < firstProbe {
+		return false
+	}
+	h.checkedAt = now
+	return true
+}
+
 // checked notes the result of a probe of a target that denied access.
 func (h *health) checked(err error) {
 	h.mu.Lock()
@@ -150,12 +204,38 @@ func (h *health) postponeProbe(now time.Time) {
 	h.probeDue = now.Add(h.probe)
 }
 
-// news says that a new change has come: the person who made it is waiting, and may be testing what was just repaired.
+// news says that a new change has come: the person who made it is waiting, and may be testing what was just repaired. So pauses only grow
+// while nobody does anything.
 func (h *health) news() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if soonest := h.probed.Add(firstProbe); h.probeDue.After(soonest) {
 		h.probeDue = soonest
+	}
+	if h.downUntil.After(h.downSoon) {
+		h.downUntil = h.downSoon
+	}
+}
+
+// hurry ends a pause that is ours, because a person says so. One that the target asked for stays.
+func (h *health) hurry() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	if h.probeDue.After(now) {
+		h.probeDue = now
+	}
+	if soonest := now.Add(2 * breakerPause); h.downUntil.After(soonest) {
+		h.downUntil = soonest
+	}
+}
+
+// resumes notes what the last run left: until when the target had asked for a pause.
+func (h *health) resumes(at time.Time, why error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at.After(h.resume) {
+		h.throttled, h.resume, h.err = time.Now(), at, why
 	}
 }
 

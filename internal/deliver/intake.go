@@ -101,7 +101,7 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 		case state == good && !whole && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Whole }):
 			// Whom the files before it show cannot be told yet.
 		case state == good:
-			if err := f.sight(written(name, time.Now()), sightings); err != nil {
+			if err := f.sight(f.written(name, time.Now()), sightings); err != nil {
 				return nil, false, err
 			}
 			applied = append(applied, name)
@@ -112,12 +112,21 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	return applied, whole, nil
 }
 
-// written returns when the agent wrote a file, which its name begins with; in nanoseconds since 1970.
-func written(name string, now time.Time) time.Time {
-	digits, _, _ := strings.Cut(name, "-")
-	if nanoseconds, err := strconv.ParseInt(digits, 10, 64); err == nil && nanoseconds < now.UnixNano() {
+// written returns when the look began that a file is of, which its name begins with; in nanoseconds since 1970. A time that is still to
+// come is of before the clock was set back: then it is when the first file of that look was met, for all of them alike.
+func (f *Forwarder) written(name string, now time.Time) time.Time {
+	look, _, _ := strings.Cut(name, "-")
+	if met, known := f.ahead[look]; known {
+		return met
+	}
+	nanoseconds, err := strconv.ParseInt(look, 10, 64)
+	switch {
+	case err != nil:
+		return now
+	case nanoseconds < now.UnixNano():
 		return time.Unix(0, nanoseconds)
 	}
+	f.ahead[look] = now
 	return now
 }
 
@@ -239,7 +248,7 @@ func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now 
 		}
 		item := queue.Item{
 			Target: route.Target, User: route.User, Place: placeOf(route), Account: c.Account, Stamp: c.Stamp, Capture: c.Capture, File: file,
-			Captured: c.Captured, Proven: c.Proven, Due: now, Peers: c.Peers,
+			Captured: c.Captured, Proven: c.Proven, Due: now, Peers: c.Peers, MustChange: route.MustChange,
 		}
 		item.Account.UserPrincipalName = "" // the queue holds many items for long, and nobody asks them for it
 		switch order := c.Stamp.Compare(last.Stamp); {
@@ -280,7 +289,7 @@ func (f *Forwarder) expired(item queue.Item) error {
 		return nil
 	}
 	err := f.ledger.Record(ledger.Entry{
-		Target: item.Target, User: item.User, Place: item.Place, Account: item.Account, Stamp: item.Stamp, Proven: item.Proven,
+		Target: item.Target, User: item.User, Place: item.Place, Account: item.Account, Stamp: item.Stamp, Proven: item.Proven, Captured: item.Captured,
 		Class: ledger.Expired, Reason: item.Reason, At: time.Now(), Attempts: item.Attempts,
 	})
 	if err == nil {

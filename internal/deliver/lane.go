@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 // lane delivers to one target. Lanes share queue and ledger, and nothing that waits for a target.
@@ -28,6 +30,8 @@ type lane struct {
 	slots   chan struct{} // one for each attempt under way
 	wake    chan struct{}
 	times   times
+
+	landings *landings
 
 	// What waited for the target to come back waits for one look at the directory more: next's own.
 	was  State
@@ -49,6 +53,8 @@ func newLane(f *Forwarder, t Target) *lane {
 		slots:   make(chan struct{}, workers),
 		wake:    make(chan struct{}, 1),
 		was:     Up,
+
+		landings: newLandings(),
 	}
 }
 
@@ -56,6 +62,7 @@ func newLane(f *Forwarder, t Target) *lane {
 func (l *lane) run(ctx, attempts context.Context) {
 	var underWay sync.WaitGroup
 	defer underWay.Wait()
+	underWay.Go(func() { l.confirm(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -168,8 +175,9 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		f.unreadable(ctx, lease, err)
 		return
 	}
+	began := time.Now()
 	setting, cancel := context.WithTimeout(attempts, attemptTimeout)
-	err = l.target.SetPassword(setting, target.User{Name: item.User, SAMAccountName: item.Account.SAMAccountName}, password)
+	err = l.target.SetPassword(setting, target.User{Name: item.User, SAMAccountName: item.Account.SAMAccountName, MustChange: item.MustChange}, password)
 	cancel()
 	password.Destroy()
 	if err != nil && attempts.Err() != nil {
@@ -178,13 +186,43 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		f.queue.Release(lease)
 		return
 	}
+	err, users := l.whoseFault(attempts, item.Account.GUID, err)
 	l.health.attempted(err, done)
-	l.conclude(ctx, lease, err, lastWord)
+	l.conclude(ctx, lease, err, lastWord, users)
+	if err == nil {
+		l.landings.add(item, began)
+	}
+}
+
+// whoseFault finds out what an error means that is target.ErrForbidden: one user that it is about never stops the target. If Check is refused
+// too, or the same is so for several accounts and for none the opposite, it is ours (target.ErrDenied). If the target has taken another
+// account's password since it first refused this one's, it is the user's, for good. Until one of them is known the item waits.
+func (l *lane) whoseFault(attempts context.Context, account dsdb.GUID, err error) (_ error, users bool) {
+	if target.Classify(err) != target.Forbidden {
+		if err == nil {
+			l.health.taken(account)
+		}
+		return err, false
+	}
+	if l.health.checkAgain() {
+		ctx, cancel := context.WithTimeout(attempts, attemptTimeout)
+		defer cancel()
+		if check := l.target.Check(ctx); check != nil {
+			return check, false // also if it cannot be asked now: then nobody is to blame yet
+		}
+	}
+	switch accounts, others := l.health.forbids(account); {
+	case others:
+		return err, true
+	case accounts >= forbiddenUntilDenied:
+		return fmt.Errorf("%w: for each of the last %d accounts: %v", target.ErrDenied, accounts, err), false
+	}
+	return err, false
 }
 
 // conclude writes down what an attempt led to. The ledger comes first: whatever a crash leaves in the queue is then known to be
 // done; and the secret goes last: as long as anything is not written, it can be sent again.
-func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastWord bool) {
+func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastWord, users bool) {
 	f, item, now, class := l.f, lease.Item, time.Now(), target.Classify(err)
 	a := event.Attempt{
 		Target: l.name, User: item.User, Account: item.Account, Capture: item.Capture, Version: item.Stamp.Version,
@@ -200,10 +238,11 @@ func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastW
 	}
 	outcome := ledger.Entry{
 		Target: l.name, User: item.User, Place: item.Place, Account: item.Account, Stamp: item.Stamp, Proven: item.Proven, Class: class,
-		Reason: reason, At: now, Attempts: a.Number,
+		Reason: reason, At: now, Attempts: a.Number, Captured: item.Captured,
 	}
-	switch class {
-	case target.Delivered, target.NoUser, target.Rejected:
+	final := class == target.Delivered || class == target.NoUser || class == target.Rejected || class == target.Forbidden && users
+	switch {
+	case final:
 		switch {
 		case class != target.Delivered:
 			f.log.Parked(a, class, err)
@@ -216,12 +255,18 @@ func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastW
 		if f.persist(ctx, "recording an outcome", func() error { return f.ledger.Record(outcome) }) {
 			f.finish(ctx, lease, class, reason, lastWord)
 		}
-	case target.Denied:
+	case class == target.Denied:
 		f.persist(ctx, "postponing an item", func() error { return f.queue.Postpone(lease, class, reason) })
 	default:
-		due := now.Add(delay(item.Attempts, target.Delay(err), rand.Float64()))
+		asked := target.Delay(err)
+		due := now.Add(delay(item.Attempts, asked, rand.Float64()))
 		f.log.Retry(a, class, due, err)
-		f.persist(ctx, "postponing an item", func() error { return f.queue.Retry(lease, due, class, reason) })
+		f.persist(ctx, "postponing an item", func() error {
+			if class == target.Throttled {
+				return f.queue.Throttle(lease, due, now.Add(min(asked, maxAsked)), reason)
+			}
+			return f.queue.Retry(lease, due, class, reason)
+		})
 	}
 }
 

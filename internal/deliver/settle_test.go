@@ -244,6 +244,10 @@ func (c *controller) peers() (peers []change.Peer) {
 	return peers
 }
 
+func (a access) LastChange(context.Context, target.User) (time.Time, error) {
+	return time.Time{}, target.ErrCannotTell
+}
+
 // access is the cloud as one DC's forwarder reaches it.
 type access struct{ c *controller }
 

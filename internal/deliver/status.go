@@ -44,8 +44,10 @@ type TargetStatus struct {
 	Waiting       int           `json:"waiting"`
 	Settling      int           `json:"settling"` // delivered, and to be delivered once more when the peers have been heard
 	Parked        int           `json:"parked"`
-	Delivered     int           `json:"delivered"` // accounts whose last outcome that is
-	Expired       int           `json:"expired"`   // likewise: secret_ttl was over first
+	Delivered     int           `json:"delivered"`               // accounts whose last outcome that is
+	Expired       int           `json:"expired"`                 // likewise: secret_ttl was over first
+	Confirmed     int           `json:"confirmed"`               // accounts of which the target has shown that it holds what was delivered last
+	Unconfirmable string        `json:"unconfirmable,omitempty"` // why it does not show that; empty: it does, or that is not known yet
 	LastDelivered time.Time     `json:"last_delivered,omitzero"`
 	Median        time.Duration `json:"median_ns,omitempty"` // from capture to delivery, of the last hundred since the start
 }
@@ -84,7 +86,7 @@ func (f *Forwarder) targets() []TargetStatus {
 		l := f.lanes[name]
 		t := TargetStatus{
 			Name: name, Delivered: counts[name].Classes[target.Delivered], Expired: counts[name].Classes[ledger.Expired],
-			LastDelivered: counts[name].LastDelivered, Median: l.times.median(),
+			Confirmed: counts[name].Confirmed, Unconfirmable: l.landings.why(), LastDelivered: counts[name].LastDelivered, Median: l.times.median(),
 		}
 		var err error
 		if t.State, t.Since, err = l.health.status(); err != nil {

@@ -308,9 +308,11 @@ type place struct {
 	answer func(ctx context.Context, user, password string) error // nil: yes
 	check  func() error                                           // nil: yes
 	held   map[string]string
-	busy   map[string]bool
-	calls  []call
-	checks []time.Time
+
+	lastChange func(user string) (time.Time, error) // nil: cannot tell
+	busy       map[string]bool
+	calls      []call
+	checks     []time.Time
 }
 
 type call struct {
@@ -318,6 +320,7 @@ type call struct {
 	version int
 	at      time.Time
 	err     error
+	must    bool // change it at the next login
 }
 
 func (p *place) SetPassword(ctx context.Context, u target.User, s secret.Secret) error {
@@ -329,7 +332,7 @@ func (p *place) SetPassword(ctx context.Context, u target.User, s secret.Secret)
 	password, answer := string(s.Bytes()), p.answer
 	p.busy[name] = true
 	i := len(p.calls)
-	p.calls = append(p.calls, call{name, versionOf(p, password), time.Now(), nil})
+	p.calls = append(p.calls, call{name, versionOf(p, password), time.Now(), nil, u.MustChange})
 	p.mu.Unlock()
 
 	var err error
@@ -355,6 +358,15 @@ func (p *place) Check(context.Context) error {
 		return nil
 	}
 	return p.check()
+}
+
+func (p *place) LastChange(_ context.Context, u target.User) (time.Time, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lastChange == nil {
+		return time.Time{}, target.ErrCannotTell
+	}
+	return p.lastChange(strings.ToLower(u.Name))
 }
 
 func (p *place) Accepts(secret.Secret) []target.Reason { return nil }

@@ -1,6 +1,6 @@
 // Package durable writes files that survive a power cut.
 //
-// Guarantee: when Create, Replace or Remove returns nil, a crash of the process, the kernel or the power right after does
+// Guarantee: when Create, Replace, Move, Folder, Remove or Sync returns nil, a crash of the process, the kernel or the power right after does
 // not undo it. When Create returns an error, nothing stands under the name, or (if even the removal failed) something that
 // its reader must recognise as incomplete.
 //
@@ -30,6 +30,19 @@ import (
 func Create(path string, data []byte, perm fs.FileMode) error {
 	if err := create(path, data, perm, (*os.File).Sync); err != nil {
 		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Sync makes durable what is in a file already: one that a process wrote which was killed before it could sync is whole for every reader, and
+// gone after a power cut. To be called before anything is thrown away because the file is there.
+func Sync(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("opening: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("syncing: %w", err)
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -83,6 +96,23 @@ func Move(from, to string) error {
 		return err
 	}
 	return syncDir(filepath.Dir(from))
+}
+
+// Folder makes a folder, unless it is there, and makes sure of its entry in the one above: what is synced in a folder that a power cut takes
+// away is gone with it.
+func Folder(path string, perm fs.FileMode) error {
+	if err := os.Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("making folder: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Link gives a file a second name within one file system, durably. It fails with fs.ErrExist if the name is taken.
+func Link(file, name string) error {
+	if err := os.Link(file, name); err != nil {
+		return fmt.Errorf("linking: %w", err)
+	}
+	return syncDir(filepath.Dir(name))
 }
 
 // Remove deletes a file. A file that is not there is no error: a repeated removal after a crash is usual.

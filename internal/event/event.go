@@ -65,7 +65,7 @@ func (l *Log) Proven(c change.Change) {
 		targets[i] = r.Target
 	}
 	l.write(slog.LevelInfo, "proven", "password change proven", account(c.Account), stamp(c),
-		slog.String("capture", c.Capture), slog.Any("targets", targets), took(c.Proven.Sub(c.Captured)))
+		slog.String("capture", c.Capture), slog.Any("targets", targets), took(time.Since(c.Captured)))
 }
 
 // Unwanted: proven, but no target wants the account.
@@ -135,12 +135,68 @@ func (l *Log) AccountUnreadable(a change.Account, err error) {
 		account(a), failed(err))
 }
 
+// Counted: the directory was asked which policy each account has and which targets want it.
+func (l *Log) Counted(accounts int, took time.Duration) {
+	l.write(slog.LevelDebug, "counted", "policies and targets of all accounts looked up", slog.Int("accounts", accounts), slog.Duration("took", took.Round(time.Millisecond)))
+}
+
+// CensusTrouble: which policy each account has cannot be brought up to date; the hook goes on with what it last was. Called once per
+// outage.
+func (l *Log) CensusTrouble(err error) {
+	l.write(slog.LevelError, "census-trouble", "policies of accounts cannot be brought up to date: the hook goes on with the last ones; will try again", failed(err))
+}
+
+// CensusUp: the policies of accounts are up to date again.
+func (l *Log) CensusUp() {
+	l.write(slog.LevelInfo, "census-up", "policies of accounts are up to date again")
+}
+
+// WordsCompiled: the banned words of some files are ready for the hook.
+func (l *Log) WordsCompiled(files []string, words int) {
+	l.write(slog.LevelInfo, "words-compiled", "banned words compiled", slog.Any("files", files), slog.Int("words", words))
+}
+
 // AgentTrouble: something of the agent's own failed and will be tried again.
 func (l *Log) AgentTrouble(doing string, err error) {
 	l.write(slog.LevelError, "agent-trouble", doing+" failed; will try again", failed(err))
 }
 
+// RefusalsForgotten: the file of the counts that `status` shows cannot be read; they begin anew.
+func (l *Log) RefusalsForgotten(err error) {
+	l.write(slog.LevelError, "refusals-forgotten", "what the policy refused is counted anew", failed(err))
+}
+
+// NoticeMade: an account is to be told that its password was refused; the notice has been handed to the forwarder.
+func (l *Log) NoticeMade(a change.Account, id string, rules []string) {
+	l.write(slog.LevelDebug, "notice-made", "the account is to be told that a password was refused", account(a), slog.String("notice", id), slog.Any("rules", rules))
+}
+
+// NoticesLimited: nobody is told at present that a password was refused, because too many were told within the hour. Called once.
+func (l *Log) NoticesLimited(hourly int) {
+	l.write(slog.LevelWarn, "notices-limited", "too many were told that a password was refused: nobody else is told until the hour is over", slog.Int("hourly", hourly))
+}
+
 // Events of the forwarder.
+
+// NoticeSent: the account has been told.
+func (l *Log) NoticeSent(a change.Account, id, by string, rules []string) {
+	l.write(slog.LevelInfo, "notice-sent", "told that a password was refused", account(a), slog.String("notice", id), slog.String("by", by), slog.Any("rules", rules))
+}
+
+// NoticeLate: the account could not be told, and it is tried again for an hour. Called once for each notice.
+func (l *Log) NoticeLate(a change.Account, id, by string, err error) {
+	l.write(slog.LevelWarn, "notice-late", "could not tell that a password was refused; will try again", account(a), slog.String("notice", id), slog.String("by", by), failed(err))
+}
+
+// NoticeLost: the account will not be told.
+func (l *Log) NoticeLost(a change.Account, id, by string, err error) {
+	l.write(slog.LevelError, "notice-lost", "could not tell that a password was refused; given up", account(a), slog.String("notice", id), slog.String("by", by), failed(err))
+}
+
+// NoticeDamaged: a notice in spool/outgoing makes no sense and has been set aside.
+func (l *Log) NoticeDamaged(file string, err error) {
+	l.write(slog.LevelError, "notice-damaged", "notice set aside: look into spool/outgoing/damaged", slog.String("file", file), failed(err))
+}
 
 // Queued: a change waits for its targets.
 func (l *Log) Queued(c change.Change) {
@@ -222,7 +278,7 @@ func (l *Log) RolledBack(target string, a change.Account, old, now uint32) {
 // Lacks: a target that wants the account has not got the password that the directory holds, and will not get it by itself.
 func (l *Log) Lacks(a change.Account, target string, why change.Reason, detail string) {
 	level := slog.LevelWarn
-	if why == change.BeforeInstallation || why == change.AtPeer || why == change.Lost { // lost may still be waiting
+	if why == change.BeforeInstallation || why.Rightly() || why == change.Lost { // lost may still be waiting
 		level = slog.LevelDebug
 	}
 	l.write(level, "drift", "a target lacks this account's password", slog.String("target", target), account(a),
@@ -232,6 +288,12 @@ func (l *Log) Lacks(a change.Account, target string, why change.Reason, detail s
 // Expired: a secret waited longer than secret_ttl and has been shredded.
 func (l *Log) Expired(target string, a change.Account) {
 	l.write(slog.LevelError, "expired", "secret_ttl is over; the password was shredded undelivered", slog.String("target", target), account(a))
+}
+
+// Dropped: a person took a queued change out of the queue. Its secret has been shredded, unless another target still needs it.
+func (l *Log) Dropped(target string, a change.Account, version uint32) {
+	l.write(slog.LevelWarn, "dropped", "queued password dropped, because a person said so", slog.String("target", target), account(a),
+		slog.Uint64("stamp", uint64(version)))
 }
 
 // TargetDenied: the target refuses us as a whole; its items wait. Called once per outage.
@@ -301,6 +363,16 @@ func (l *Log) StateDamaged(file, aside string) {
 // ValuesDamaged: n values in a database of the forwarder's did not match their checksums and have been dropped.
 func (l *Log) ValuesDamaged(file string, n int) {
 	l.write(slog.LevelError, "values-damaged", "damaged values dropped from database; check the disk", slog.String("file", file), slog.Int("count", n))
+}
+
+// KeyDestroyed: a key pair that a rotation had retired is gone for good; nothing that could still be delivered was sealed to it.
+func (l *Log) KeyDestroyed(role, id string) {
+	l.write(slog.LevelInfo, "key-destroyed", "retired key destroyed", slog.String("role", role), slog.String("key", id))
+}
+
+// KeyTrouble: a role's keys cannot be looked at, or a retired one not be destroyed.
+func (l *Log) KeyTrouble(role string, err error) {
+	l.write(slog.LevelError, "key-trouble", "looking after the keys failed; will try again", slog.String("role", role), failed(err))
 }
 
 // ControlTrouble: `samba-pwsync status` gets no answer from this process; deliveries go on.

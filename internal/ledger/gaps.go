@@ -57,7 +57,7 @@ func (e Entry) gap(r change.Route) change.WantedRoute {
 }
 
 // decide takes in who wants the newest password of an account. What was said of a stamp before is kept, as it was nearer to the change,
-// but where it was changed depends on the configuration.
+// but where it was changed depends on the configuration, and the account's state is that of today.
 func (d *draft) decide(s change.Sighting) error {
 	known, err := d.newestOf(s.Account.GUID)
 	if err != nil || s.Stamp.IsZero() || s.Stamp.Compare(known.Stamp) != 0 {
@@ -70,7 +70,11 @@ func (d *draft) decide(s change.Sighting) error {
 		for i, r := range decided.Wanted.Routes {
 			at := slices.IndexFunc(before.Routes, func(b change.WantedRoute) bool { return b.Target == r.Target })
 			switch {
-			case r.Reason == change.AtPeer || r.Reason == change.AtOtherDC:
+			case r.Reason == change.AtPeer || r.Reason == change.AtOtherDC || r.Reason.OfState():
+			case at >= 0 && before.Routes[at].Reason.OfState():
+				if r.Reason == change.Lost || r.Reason == change.NotCaptured {
+					decided.Wanted.Routes[i].Reason, decided.Wanted.Routes[i].Detail = change.WantedSince, ""
+				}
 			case at >= 0 && (before.Routes[at].Reason == change.AtPeer || before.Routes[at].Reason == change.AtOtherDC):
 			case at >= 0:
 				decided.Wanted.Routes[i].Reason, decided.Wanted.Routes[i].Detail = before.Routes[at].Reason, before.Routes[at].Detail

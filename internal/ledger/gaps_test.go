@@ -63,6 +63,30 @@ func lacking(t *testing.T, l *Ledger) []string {
 	return list
 }
 
+// What the agent asked before an account was deleted, or the directory went back, may be told after that.
+func TestAskedAboutBefore(t *testing.T) {
+	back := sighting(2, 2)
+	back.Reset = true
+	l := temp(t)
+	see(t, l, at(90), sighting(1, 3), sighting(2, 3))
+	see(t, l, at(100), change.Sighting{Account: account(1), Gone: true}, back)
+	see(t, l, at(99), wanted(1, 3, change.NotCaptured, "a"), wanted(2, 3, change.NotCaptured, "a"))
+	if got := lacking(t, l); len(got) > 0 {
+		t.Errorf("%q", got)
+	}
+	if _, _, n := versions(t, l, "a", 1); n != 0 {
+		t.Errorf("the deleted account has version %d", n)
+	}
+	if _, _, n := versions(t, l, "a", 2); n != 2 {
+		t.Errorf("the directory went back to version 2, and has %d", n)
+	}
+	see(t, l, at(101), wanted(1, 4, change.NotCaptured, "a"), wanted(2, 2, change.NotCaptured, "a"))
+	want := []string{"a user1@4 not-captured", "a user2@2 not-captured"}
+	if got := lacking(t, l); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestGaps(t *testing.T) {
 	const off, lost, nowhere = change.ComplexityOff, change.Lost, change.NotCaptured
 	gone := change.Sighting{Account: account(1), Gone: true}
@@ -100,6 +124,10 @@ func TestGaps(t *testing.T) {
 		{"the first reason stays", []step{wanted(1, 3, off, "a"), wanted(1, 3, nowhere, "a")}, []string{"a user1@3 complexity-off"}},
 		{"a peer by configuration", []step{wanted(1, 3, change.AtOtherDC, "a"), wanted(1, 3, change.AtPeer, "a")}, []string{"a user1@3 peer"}},
 		{"no peer any more", []step{wanted(1, 3, change.AtPeer, "a"), wanted(1, 3, change.AtOtherDC, "a", "b")}, []string{"a user1@3 other-dc", "b user1@3 other-dc"}},
+		{"disabled later", []step{wanted(1, 3, off, "a"), wanted(1, 3, change.Disabled, "a")}, []string{"a user1@3 disabled"}},
+		{"enabled again", []step{wanted(1, 3, change.Disabled, "a"), wanted(1, 3, nowhere, "a")}, []string{"a user1@3 wanted-since"}},
+		{"temporary no more", []step{wanted(1, 3, change.Temporary, "a"), wanted(1, 3, off, "a")}, []string{"a user1@3 complexity-off"}},
+		{"delivered, and disabled later", []step{outcome("a", 1, 3, target.Delivered), wanted(1, 3, change.Disabled, "a")}, nil},
 		{"two accounts", []step{wanted(2, 1, off, "a"), wanted(1, 3, off, "a")}, []string{"a user1@3 complexity-off", "a user2@1 complexity-off"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -66,6 +66,9 @@ type Back struct {
 // in one transaction, and not at all if all is known.
 //
 // That an account is gone, or that the directory went back, is noted once, however often it is told: what has come since then stays.
+// What was seen before that is no news either: after a crash all files that were not removed are told again, from the first. A Void that is
+// still to come is of before the clock was set back, and says nothing about before and after.
+// Who wants an account was asked beside the watch, so what is told with that of a stamp may be of before then, and is no news.
 func (l *Ledger) See(at time.Time, sightings ...change.Sighting) (Knowledge, error) {
 	k, err := l.learn(func(d *draft) error {
 		for _, s := range sightings {
@@ -167,6 +170,7 @@ type draft struct {
 	tx      boltfile.Tx
 	news    []row
 	learned map[dsdb.GUID]bool // whose Newest is news
+	reset   []change.Sighting  // of a directory that went back
 }
 
 type row struct {
@@ -222,10 +226,13 @@ func (d *draft) see(at time.Time, s change.Sighting) error {
 	switch back := s.Stamp.Compare(known.Stamp) < 0; {
 	case (s.Gone || s.Reset) && at.After(known.Void):
 		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: at})
+		if s.Reset { // also of an account that had been deleted: its outcomes are there
+			d.reset = append(d.reset, s)
+		}
 		if s.Reset && back {
 			d.Back = append(d.Back, Back{s.Account, known.Stamp, s.Stamp})
 		}
-	case s.Stamp.Compare(known.Stamp) > 0:
+	case s.Stamp.Compare(known.Stamp) > 0 && !(at.Before(known.Void) && (s.Wanted != nil || !known.Void.After(time.Now()))):
 		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: known.Void})
 	}
 	if s.Wanted != nil {
@@ -292,13 +299,13 @@ func (d *draft) write() error {
 // forget deletes the outcomes of what the directory has gone back from, and returns them: the versions that come now have been used
 // before.
 func (d *draft) forget() (forgotten []Entry, err error) {
-	for _, b := range d.Back {
-		err := d.tx.Prefix(outcomes, b.Account.GUID[:], func(_, value []byte) error {
+	for _, s := range d.reset {
+		err := d.tx.Prefix(outcomes, s.Account.GUID[:], func(_, value []byte) error {
 			var e Entry
 			if err := json.Unmarshal(value, &e); err != nil {
 				return err
 			}
-			if e.Stamp.Compare(b.To) > 0 {
+			if e.Stamp.Compare(s.Stamp) > 0 {
 				forgotten = append(forgotten, e)
 			}
 			return nil

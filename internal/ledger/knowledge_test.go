@@ -3,6 +3,7 @@ package ledger
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
@@ -97,6 +98,48 @@ func TestGone(t *testing.T) {
 	prove(t, l, proof(1, 6, 21, "google alice"))
 	see(t, l, at(20), gone) // once more, after a crash
 	if got := newestOf(t, l, 1); got.Stamp.Version != 6 || got.Outdates(stamp(6), at(21)) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A crash leaves files of sightings that had been applied, and all of them are told again, from the first: what was seen before an account was
+// deleted, or the directory went back, does not undo that.
+func TestToldAgainFromTheFirst(t *testing.T) {
+	l := temp(t)
+	for range 2 {
+		see(t, l, at(10), sighting(1, 5), sighting(2, 8))
+		see(t, l, at(20), change.Sighting{Account: account(1), Gone: true}, change.Sighting{Account: account(2), Stamp: stamp(6), Reset: true})
+	}
+	if got := newestOf(t, l, 1); !got.Stamp.IsZero() || !got.Outdates(stamp(5), at(9)) {
+		t.Errorf("the account is back: %+v", got)
+	}
+	if got := newestOf(t, l, 2); got.Stamp.Version != 6 || !got.Outdates(stamp(8), at(9)) || got.Outdates(stamp(7), at(21)) {
+		t.Errorf("the directory's past is back: %+v", got)
+	}
+	see(t, l, at(30), sighting(1, 6), sighting(2, 7))
+	if one, two := newestOf(t, l, 1), newestOf(t, l, 2); one.Stamp.Version != 6 || two.Stamp.Version != 7 {
+		t.Errorf("what came later is missing: %+v, %+v", one, two)
+	}
+}
+
+// An account was deleted by mistake, and the directory restored: the versions that were delivered before count no more.
+func TestDeletedAndRestored(t *testing.T) {
+	l := temp(t)
+	record(t, l, outcome("google", 1, 8, target.Delivered))
+	see(t, l, at(20), change.Sighting{Account: account(1), Gone: true})
+	see(t, l, at(30), change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true})
+	if got, err := l.Last("google", dsdb.GUID{1}); err != nil || !got.Stamp.IsZero() {
+		t.Errorf("version %d is in the way of those to come: %v", got.Stamp.Version, err)
+	}
+}
+
+// The clock was set back since an account was deleted: what is seen now is of later all the same.
+func TestSeenAfterTheClockWasSetBack(t *testing.T) {
+	l := temp(t)
+	now := time.Now()
+	see(t, l, now.Add(time.Hour), change.Sighting{Account: account(1), Gone: true})
+	see(t, l, now, sighting(1, 6))
+	if got := newestOf(t, l, 1); got.Stamp.Version != 6 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,6 +1,6 @@
 // Package ledger remembers what was delivered, and what the directory holds.
 //
-// What: per account and target the last final outcome (delivered, refused, expired) with its stamp, and the last stamp that was
+// What: per account and target the last final outcome (delivered, refused, expired, dropped) with its stamp, and the last stamp that was
 // delivered; per account the newest stamp that the directory is known to hold; per place (a target and a name there, in a form that the
 // forwarder makes) the account that had it last; and from these, who lacks the newest password. Stamps only grow, unless the agent says that the directory went back, or that the
 // account is gone; of what was proven before that, only what is seen again counts.
@@ -48,6 +48,9 @@ const Expired target.Class = "expired"
 // NameTaken is the class of a change that another account's took the name from.
 const NameTaken target.Class = "name-taken"
 
+// Dropped is the class of a change that a person took out of the queue.
+const Dropped target.Class = "dropped"
+
 // Entry is the last outcome for one account at one target.
 type Entry struct {
 	Target   string         `json:"target"`
@@ -56,20 +59,26 @@ type Entry struct {
 	Account  change.Account `json:"account"`
 	Stamp    dsdb.Stamp     `json:"stamp"` // of the change that the outcome is about
 	Proven   time.Time      `json:"proven"`
-	Class    target.Class   `json:"class"` // delivered, no-user, rejected, expired or name-taken
+	Class    target.Class   `json:"class"` // delivered, no-user, rejected, expired, dropped or name-taken
 	Reason   string         `json:"reason,omitempty"`
 	At       time.Time      `json:"at"`
 	Attempts int            `json:"attempts"`
+	Captured time.Time      `json:"captured,omitzero"` // by the hook; zero in what an older version wrote
 
-	// What the target holds from us, also when the last outcome was another one. Record fills it in.
-	Delivered   dsdb.Stamp `json:"delivered,omitzero"`
-	DeliveredAt time.Time  `json:"delivered_at,omitzero"`
+	// What the target holds from us, also when the last outcome was another one. Record fills it in. A change that settled was delivered
+	// twice: DeliveredAt is of the last time; FirstAt, and how long that took from the capture, of the first.
+	Delivered   dsdb.Stamp    `json:"delivered,omitzero"`
+	DeliveredAt time.Time     `json:"delivered_at,omitzero"`
+	FirstAt     time.Time     `json:"first_at,omitzero"` // zero in what an older version wrote, and so is Took
+	Took        time.Duration `json:"took_ns,omitempty"`
+	Confirmed   time.Time     `json:"confirmed,omitzero"` // when the target saw that password change, by its clock, if it has shown that; see Confirm
 }
 
 // Count says how many accounts had which last outcome at a target, and when it was last delivered to.
 type Count struct {
 	Classes       map[target.Class]int
 	LastDelivered time.Time
+	Confirmed     int // accounts of which the target has shown that it holds what was delivered last
 }
 
 // Ledger is an open ledger. Its methods may be called concurrently.
@@ -171,15 +180,50 @@ func (l *Ledger) Record(e Entry) error {
 
 // merge returns what is to be remembered after e has followed old.
 func merge(old, e Entry) Entry {
-	e.Delivered, e.DeliveredAt = old.Delivered, old.DeliveredAt
-	if e.Class == target.Delivered && e.Stamp.Compare(old.Delivered) >= 0 {
+	e.Delivered, e.DeliveredAt, e.FirstAt, e.Took, e.Confirmed = old.Delivered, old.DeliveredAt, old.FirstAt, old.Took, old.Confirmed
+	order := e.Stamp.Compare(old.Delivered)
+	if e.Class == target.Delivered && order >= 0 {
+		if !e.Stamp.Equal(old.Delivered) {
+			e.Confirmed = time.Time{}
+		}
 		e.Delivered, e.DeliveredAt = e.Stamp, e.At
 	}
+	if e.Class == target.Delivered && order > 0 {
+		e.FirstAt, e.Took = e.At, 0
+		if !e.Captured.IsZero() {
+			e.Took = max(0, e.At.Sub(e.Captured)) // the clock may have been set back
+		}
+	}
 	if e.Stamp.Compare(old.Stamp) < 0 {
-		old.Delivered, old.DeliveredAt = e.Delivered, e.DeliveredAt
+		old.Delivered, old.DeliveredAt, old.FirstAt, old.Took, old.Confirmed = e.Delivered, e.DeliveredAt, e.FirstAt, e.Took, e.Confirmed
 		return old
 	}
 	return e
+}
+
+// Confirm notes that the target has shown, at a time of its clock, the delivery of a stamp; nothing if another one was delivered since.
+func (l *Ledger) Confirm(name string, guid dsdb.GUID, stamp dsdb.Stamp, at time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var old, e Entry
+	noted := false
+	err := l.db.Update(func(tx boltfile.Tx) error {
+		key := entryKey(guid, name)
+		found, err := tx.Get(outcomes, key, &old)
+		if noted = found && old.Delivered.Equal(stamp); err != nil || !noted {
+			return err
+		}
+		e = old
+		e.Confirmed = at
+		return tx.Put(outcomes, key, e)
+	})
+	if err != nil {
+		return fmt.Errorf("recording a confirmation: %w", err)
+	}
+	if noted {
+		l.count(old, e)
+	}
+	return nil
 }
 
 // Last returns the last outcome for the account at the target; the zero Entry if there was none. A change whose stamp is not
@@ -219,7 +263,7 @@ func (l *Ledger) Counts() map[string]Count {
 	defer l.mu.Unlock()
 	counts := make(map[string]Count, len(l.counts))
 	for name, c := range l.counts {
-		counts[name] = Count{maps.Clone(c.Classes), c.LastDelivered}
+		counts[name] = Count{maps.Clone(c.Classes), c.LastDelivered, c.Confirmed}
 	}
 	return counts
 }
@@ -237,6 +281,12 @@ func (l *Ledger) count(old, e Entry) {
 	}
 	if e.Class != "" {
 		c.Classes[e.Class]++
+	}
+	if !old.Confirmed.IsZero() {
+		c.Confirmed--
+	}
+	if !e.Confirmed.IsZero() {
+		c.Confirmed++
 	}
 	if e.DeliveredAt.After(c.LastDelivered) {
 		c.LastDelivered = e.DeliveredAt

@@ -26,7 +26,6 @@
 package queue
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,6 +69,10 @@ type Item struct {
 	Class    target.Class   `json:"class,omitempty"`  // of the last attempt; empty: never tried
 	Reason   string         `json:"reason,omitempty"` // of the last attempt, in words
 	Parked   bool           `json:"parked,omitempty"`
+	Resume   time.Time      `json:"resume,omitzero"` // until when the target asked for a pause, in answer to the last attempt
+
+	// MustChange is the route's: the target is to demand another password at the next login there.
+	MustChange bool `json:"must_change,omitempty"`
 
 	// Of a change that another DC's forwarder may overtake with an older one (internal/deliver, settle.go).
 	Peers     []change.Peer `json:"peers,omitempty"`    // as the change has them
@@ -77,7 +80,7 @@ type Item struct {
 	Settling  bool          `json:"settling,omitempty"` // delivered, and not due again until Rouse says so
 }
 
-// Lease is the right to try one item. It is returned by exactly one of Done, Retry, Postpone, Settle, Park and Release.
+// Lease is the right to try one item. It is returned by exactly one of Done, Retry, Throttle, Postpone, Settle, Park and Release.
 type Lease struct {
 	Item
 	entry *entry
@@ -116,6 +119,9 @@ func Open(path string, log *event.Log) (*Queue, error) {
 			return errors.New("two items for one place")
 		}
 		item.Due = now.Add(min(item.Due.Sub(now), maxAhead))
+		if !item.Resume.IsZero() {
+			item.Resume = now.Add(min(item.Resume.Sub(now), maxAhead))
+		}
 		item.Proven = now.Add(item.Proven.Sub(now))
 		q.insert(&entry{item: item, waited: true})
 		return nil
@@ -313,9 +319,18 @@ func (q *Queue) Done(l Lease) error {
 
 // Retry returns a lease after an attempt that counts; the item is due again at due.
 func (q *Queue) Retry(l Lease, due time.Time, class target.Class, reason string) error {
+	return q.retry(l, due, time.Time{}, class, reason)
+}
+
+// Throttle is Retry after a target asked for a pause of all its items, until resume.
+func (q *Queue) Throttle(l Lease, due, resume time.Time, reason string) error {
+	return q.retry(l, due, resume, target.Throttled, reason)
+}
+
+func (q *Queue) retry(l Lease, due, resume time.Time, class target.Class, reason string) error {
 	return q.giveBack(l, func(item *Item) {
 		item.Attempts++
-		item.Due, item.Class, item.Reason = due, class, reason
+		item.Due, item.Resume, item.Class, item.Reason = due, resume, class, reason
 	})
 }
 
@@ -354,23 +369,8 @@ func (q *Queue) Rouse(ready func(Item) bool) (int, error) {
 			}
 		}
 	}
-	if len(old) == 0 {
-		return 0, nil
-	}
-	err := q.db.Update(func(tx boltfile.Tx) error {
-		for _, e := range roused {
-			if err := tx.Put(bucket, e.item.key(), e.item); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := q.replace(old, roused); err != nil {
 		return 0, fmt.Errorf("rousing items: %w", err)
-	}
-	for i, e := range old {
-		q.remove(e)
-		q.insert(roused[i])
 	}
 	return len(old), nil
 }
@@ -452,10 +452,31 @@ func (q *Queue) Items() []Item {
 		}
 	}
 	q.mu.Unlock()
-	slices.SortFunc(items, func(a, b Item) int {
-		return cmp.Or(a.Captured.Compare(b.Captured), cmp.Compare(a.Capture, b.Capture), cmp.Compare(a.Target, b.Target))
-	})
+	slices.SortFunc(items, func(a, b Item) int { return byCapture(&a, &b) })
 	return items
+}
+
+// replace puts changed items into the places of the old ones, in one transaction.
+func (q *Queue) replace(old, changed []*entry) error {
+	if len(changed) == 0 {
+		return nil
+	}
+	err := q.db.Update(func(tx boltfile.Tx) error {
+		for _, e := range changed {
+			if err := tx.Put(bucket, e.item.key(), e.item); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, e := range old {
+		q.remove(e)
+		q.insert(changed[i])
+	}
+	return nil
 }
 
 func (i Item) key() []byte { return append(i.Account.GUID[:], i.Target...) }

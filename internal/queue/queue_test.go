@@ -563,3 +563,93 @@ func TestManyItemsStaySmall(t *testing.T) {
 		t.Errorf("%.0f bytes an item: 100,000 would take %.0f MB", each, each/10)
 	}
 }
+
+func TestEachAndOf(t *testing.T) {
+	q := temp(t)
+	add(t, q, item("a", 1, 3), item("b", 1, 3), item("a", 2, 1))
+	leased := lease(t, q, "b")
+	told := func(name string) (list []string) {
+		err := q.Each(name, func(i Item, leased bool) error {
+			list = append(list, fmt.Sprintf("%s %d %v", i.Target, i.Account.GUID[0], leased))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if got, want := told(""), []string{"a 2 false", "a 1 false", "b 1 true"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := told("b"), []string{"b 1 true"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := told("none"); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+	enough, n := errors.New("enough"), 0
+	if err := q.Each("", func(Item, bool) error { n++; return enough }); err != enough || n != 1 {
+		t.Errorf("%v after %d", err, n)
+	}
+	items, under := q.Of(dsdb.GUID{1})
+	if len(items) != 2 || items[0].Target != "a" || under["a"] || !under["b"] {
+		t.Errorf("%+v, %v", items, under)
+	}
+	q.Release(leased)
+	if _, under := q.Of(dsdb.GUID{1}); under["b"] {
+		t.Error("a lease that was returned is told")
+	}
+}
+
+func TestHurry(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "queue") // thousands of transactions: the disk is no part of this test
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "queue.db")
+	q := open(t, path)
+	const n = 2*hurried + 10
+	var items []Item
+	for i := range n {
+		items = append(items, Item{Target: "a", Place: fmt.Sprint(i), Account: change.Account{GUID: dsdb.GUID{byte(i), byte(i >> 8), 1}}, Stamp: stamp(1), File: fmt.Sprint(i), Captured: at(i), Proven: time.Now()})
+	}
+	add(t, q, items...)
+	forever := time.Now().Add(50 * time.Minute)
+	for range n {
+		l, ok := q.Lease("a", time.Time{}, time.Now())
+		if !ok {
+			t.Fatal("nothing is due")
+		}
+		if err := q.Retry(l, forever, target.Temporary, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine := dsdb.GUID{3, 0, 1}
+	if done, err := q.Hurry(func(i Item) bool { return i.Account.GUID == mine }); err != nil || done != 1 {
+		t.Fatalf("%d, %v", done, err)
+	}
+	l, ok := q.Lease("a", time.Now(), time.Now())
+	if !ok || l.Account.GUID != mine || l.Attempts != 1 {
+		t.Fatalf("leased %+v", l)
+	}
+	all := func(Item) bool { return true }
+	if done, err := q.Hurry(all); err != nil || done != n-1 { // not what is leased
+		t.Fatalf("%d, %v", done, err)
+	}
+	if err := q.Park(l, target.NoUser, "who?"); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := q.Hurry(all); err != nil || done != 0 {
+		t.Fatalf("%d once more, %v", done, err)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, path)
+	for range n - 1 {
+		if _, ok := q.Lease("a", time.Now(), time.Now()); !ok {
+			t.Fatal("it is not due any more after a restart")
+		}
+	}
+}

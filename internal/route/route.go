@@ -6,7 +6,8 @@
 // Why in the agent: the forwarder cannot read the directory. It gets the names and nothing to decide.
 //
 // Whom it trusts: whoever may write the attribute that names the user. An account whose `mail` is the chief executive's address
-// sets the chief executive's password at the target: choose an attribute that users cannot write themselves.
+// sets the chief executive's password at the target: choose an attribute that users cannot write themselves. Of two accounts with one
+// name at a target neither gets there (see namesake).
 //
 // What it does not solve: an account that begins to match later gets its password there with its next change, not before.
 package route
@@ -30,6 +31,34 @@ type Target struct {
 	UserAttribute string // directory attribute that holds the account's name at the target
 	UserDomain    string // if not empty: replaces what follows the @ of that name, or is appended
 	Filter        string // LDAP filter; empty: every account
+
+	// What becomes of a password that the account has to change at its next logon, and of one of a disabled account.
+	Temporary, Disabled Handling
+}
+
+// Handling says what becomes of an account's password in a certain state.
+type Handling string
+
+// The ways. ForceChange is for Temporary only: the target is to demand a new one as well.
+const (
+	Send        Handling = "send" // also if empty
+	Skip        Handling = "skip"
+	ForceChange Handling = "force-change"
+)
+
+// Refusal is a target that does not want an account's password, and why.
+type Refusal struct {
+	Route change.Route  // without User if the account has no name there; of no target if none wants the account
+	State change.Reason // Temporary, Disabled or NameShared, if it is only the state that things are in; else empty
+	With  string        // NameShared: the other account
+	Why   string        // in words
+}
+
+func (r Refusal) String() string {
+	if r.Route.Target == "" {
+		return r.Why
+	}
+	return r.Route.Target + ": " + r.Why
 }
 
 // Directory is the part of a DC that evaluates filters.
@@ -40,11 +69,45 @@ type Directory interface {
 	Protected(ctx context.Context, guid dsdb.GUID) (bool, error)
 }
 
+// Domain is a Directory that also finds accounts by what they have in common.
+type Domain interface {
+	Directory
+	// Namesakes returns the user accounts of which an attribute has one of these values, without their secrets, and with attrs read as well.
+	Namesakes(ctx context.Context, attribute string, values, attrs []string) ([]directory.Account, error)
+}
+
 // Table is the whole of it. It is never changed after New, and safe for concurrent use.
 type Table struct {
 	targets []Target
 	scope   Scope
-	base    *ldap.DN // nil: the whole domain
+	base    Unit
+}
+
+// Unit is what lies below a distinguished name, at any depth. The zero Unit is everything. LDAP filters cannot ask for that.
+type Unit struct{ base *ldap.DN }
+
+// ParseUnit reads a distinguished name; empty, it is everything's.
+func ParseUnit(dn string) (Unit, error) {
+	if dn == "" {
+		return Unit{}, nil
+	}
+	base, err := ldap.ParseDN(dn)
+	if err != nil {
+		return Unit{}, fmt.Errorf("reading distinguished name: %w", err)
+	}
+	return Unit{base}, nil
+}
+
+// IsZero reports whether everything lies in the unit.
+func (u Unit) IsZero() bool { return u.base == nil }
+
+// Holds reports whether what has that name lies in the unit.
+func (u Unit) Holds(name string) bool {
+	if u.base == nil {
+		return true
+	}
+	dn, err := ldap.ParseDN(name)
+	return err == nil && u.base.AncestorOfFold(dn)
 }
 
 // Scope says which accounts are meant at all, for every target.
@@ -59,12 +122,9 @@ type Scope struct {
 // New checks targets, DN and filters.
 func New(targets []Target, scope Scope) (*Table, error) {
 	table := &Table{targets: slices.Clone(targets), scope: scope}
-	if scope.BaseDN != "" {
-		base, err := ldap.ParseDN(scope.BaseDN)
-		if err != nil {
-			return nil, fmt.Errorf("routing: base_dn: %w", err)
-		}
-		table.base = base
+	var err error
+	if table.base, err = ParseUnit(scope.BaseDN); err != nil {
+		return nil, fmt.Errorf("routing: base_dn: %w", err)
 	}
 	filters := []string{scope.Filter, scope.Exclude}
 	for _, t := range targets {
@@ -103,38 +163,166 @@ func (t *Table) Attributes() []string {
 // attribute that is asked for twice.
 var alwaysRead = []string{"samaccountname", "userprincipalname"}
 
-// Of returns the targets that want the account, and in words why each of the others does not. An error leaves the question
+// Targets lists the targets' names.
+func (t *Table) Targets() []string {
+	var names []string
+	for _, target := range t.targets {
+		names = append(names, target.Name)
+	}
+	return names
+}
+
+// Asks says what an answer of Of hangs on besides the account's own attributes: the filters, whether the account's place in the
+// tree matters, and whether it matters to which groups it belongs, beyond what filters say.
+func (t *Table) Asks() (filters []string, place, groups bool) {
+	if len(t.targets) == 0 {
+		return nil, false, false
+	}
+	filters = []string{t.scope.Filter, t.scope.Exclude}
+	for _, target := range t.targets {
+		filters = append(filters, target.Filter)
+	}
+	filters = slices.DeleteFunc(filters, func(f string) bool { return f == "" })
+	return filters, !t.base.IsZero(), !t.scope.Protected
+}
+
+// Of returns the targets that want the account's password, and why each of the others does not. An error leaves the question
 // open: the DC did not answer, or the account is gone.
-func (t *Table) Of(ctx context.Context, dc Directory, a directory.Account) (routes []change.Route, refusals []string, err error) {
+func (t *Table) Of(ctx context.Context, dc Domain, a directory.Account) (routes []change.Route, refusals []Refusal, err error) {
+	candidates, refusals, err := t.of(ctx, dc, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, target := range t.targets {
+		r := candidates[i]
+		if r.Target == "" {
+			continue
+		}
+		if state, why := target.unfit(a); why != "" {
+			refusals = append(refusals, Refusal{Route: r, State: state, Why: why})
+			continue
+		}
+		other, err := t.namesake(ctx, dc, target, a, r.User)
+		if err != nil {
+			return nil, nil, fmt.Errorf("routing to %s: %w", target.Name, err)
+		}
+		if other != "" {
+			refusals = append(refusals, Refusal{r, change.NameShared, other, "another account, " + other + ", has the same name there"})
+			continue
+		}
+		r.MustChange = target.Temporary == ForceChange && a.MustChange()
+		routes = append(routes, r)
+	}
+	return routes, refusals, nil
+}
+
+// Targeted names the targets that want the account, whatever state it and its password are in now: what is set next may be in another.
+// Errors are those of Of.
+func (t *Table) Targeted(ctx context.Context, dc Directory, a directory.Account) (targets []string, err error) {
+	candidates, _, err := t.of(ctx, dc, a)
+	for _, r := range candidates {
+		if r.Target != "" {
+			targets = append(targets, r.Target)
+		}
+	}
+	return targets, err
+}
+
+// of returns, for each target in order, the route to it; the zero Route where it does not want the account, whatever its state.
+func (t *Table) of(ctx context.Context, dc Directory, a directory.Account) (candidates []change.Route, refusals []Refusal, err error) {
+	candidates = make([]change.Route, len(t.targets))
 	why, err := t.refusedForAll(ctx, dc, a)
 	if err != nil {
 		return nil, nil, fmt.Errorf("routing: %w", err)
 	}
 	if why != "" {
-		return nil, []string{why}, nil
+		return candidates, []Refusal{{Why: why}}, nil
 	}
-	for _, target := range t.targets {
+	for i, target := range t.targets {
 		user, why, err := target.user(ctx, dc, a)
 		if err != nil {
 			return nil, nil, fmt.Errorf("routing to %s: %w", target.Name, err)
 		}
 		if why != "" {
-			refusals = append(refusals, target.Name+": "+why)
+			refusals = append(refusals, Refusal{Route: change.Route{Target: target.Name}, Why: why})
 			continue
 		}
-		routes = append(routes, change.Route{Target: target.Name, User: user})
+		candidates[i] = change.Route{Target: target.Name, User: user}
 	}
-	return routes, refusals, nil
+	return candidates, refusals, nil
+}
+
+// indexed are the attributes by which a DC finds accounts without looking at all of them, as far as two accounts can have the same value.
+var indexed = []string{"mail", "userprincipalname"}
+
+// namesake returns another account that the target wants under the same name, if there is one: whose password is the right one there,
+// nobody knows. It is looked for where that costs a DC little; and under user_domain not among the accounts of all domains.
+func (t *Table) namesake(ctx context.Context, dc Domain, target Target, a directory.Account, user string) (other string, err error) {
+	attribute := strings.ToLower(target.UserAttribute)
+	if !slices.Contains(indexed, attribute) {
+		return "", nil
+	}
+	values := []string{user}
+	if target.UserDomain != "" {
+		local, _, _ := strings.Cut(user, "@")
+		values = append(values, local, a.Attributes[attribute], a.UserPrincipalName)
+	}
+	values = slices.DeleteFunc(values, func(v string) bool { return v == "" })
+	slices.Sort(values)
+	found, err := dc.Namesakes(ctx, attribute, slices.Compact(values), t.Attributes())
+	if err != nil {
+		return "", err
+	}
+	for _, b := range found {
+		if b.GUID == a.GUID {
+			continue
+		}
+		if state, _ := target.unfit(b); state == change.Disabled {
+			continue
+		}
+		why, err := t.refusedForAll(ctx, dc, b)
+		if err != nil {
+			return "", err
+		}
+		if why != "" { // an administrator's second account may have the mail address of the first
+			continue
+		}
+		name, _, err := target.user(ctx, dc, b)
+		if err != nil {
+			return "", err
+		}
+		if strings.EqualFold(name, user) {
+			return b.SAMAccountName, nil
+		}
+	}
+	return "", nil
+}
+
+// unfit says why the state that the account is in keeps its password from the target; why is empty if it does not.
+func (t Target) unfit(a directory.Account) (state change.Reason, why string) {
+	switch {
+	case t.Disabled == Skip && a.UserAccountControl&dsdb.UFAccountDisable != 0:
+		return change.Disabled, `the account is disabled (disabled = "skip")`
+	case t.Temporary == Skip && a.MustChange():
+		return change.Temporary, `the password has to be changed at the next logon (temporary = "skip")`
+	}
+	return "", ""
+}
+
+// Meant says in words why no target can want the account, whatever its name there; why is empty if one can. Errors are those of Of.
+func (t *Table) Meant(ctx context.Context, dc Directory, a directory.Account) (why string, err error) {
+	if why, err = t.refusedForAll(ctx, dc, a); err != nil {
+		return "", fmt.Errorf("routing: %w", err)
+	}
+	return why, nil
 }
 
 func (t *Table) refusedForAll(ctx context.Context, dc Directory, a directory.Account) (why string, err error) {
 	if len(t.targets) == 0 {
 		return "no target is configured", nil
 	}
-	if t.base != nil {
-		if dn, err := ldap.ParseDN(a.DN); err != nil || !t.base.AncestorOfFold(dn) {
-			return "the account does not lie below base_dn", nil
-		}
+	if !t.base.Holds(a.DN) {
+		return "the account does not lie below base_dn", nil
 	}
 	if !t.scope.Protected {
 		if protected, err := dc.Protected(ctx, a.GUID); err != nil || protected {

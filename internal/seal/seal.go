@@ -18,6 +18,9 @@
 // proves nothing about who made it; that the directory confirms the content is what makes it true (internal/proof). What
 // he cannot do is move a box to another capture: info binds it (internal/capture).
 //
+// The key ID is in the clear, so that a reader that has several keys knows which one to take, and tells a box that is damaged from one
+// whose key is gone. Keys are exchanged by internal/keyring.
+//
 // What it does not solve: the private key at rest is a file of mode 0600; whoever is root on its machine opens the boxes.
 package seal
 
@@ -192,13 +195,38 @@ func Close(to PublicKey, info, content []byte) ([]byte, error) {
 	return append(to.id[:], sealed...), nil
 }
 
-// Open returns the content of a box. Errors: ErrOtherKey, ErrDamaged.
-func Open(key PrivateKey, info, box []byte) (secret.Secret, error) {
+// Keys finds the private key that opens a box: one key, or those that an installation has had lately (internal/keyring).
+type Keys interface {
+	// Find returns the private half of a pair; ErrOtherKey if it is not there. Any other error tells nothing about the box: a later
+	// try may succeed.
+	Find(KeyID) (PrivateKey, error)
+}
+
+// Find implements Keys: a key is a ring of one.
+func (k PrivateKey) Find(id KeyID) (PrivateKey, error) {
+	if id != k.pub.id {
+		return PrivateKey{}, ErrOtherKey
+	}
+	return k, nil
+}
+
+// SealedTo tells for which key a box was closed, without opening it; false for what is no box.
+func SealedTo(box []byte) (KeyID, bool) {
 	if len(box) < keyIDLen {
+		return KeyID{}, false
+	}
+	return KeyID(box[:keyIDLen]), true
+}
+
+// Open returns the content of a box. Errors: ErrOtherKey, ErrDamaged, and what keys could not read.
+func Open(keys Keys, info, box []byte) (secret.Secret, error) {
+	id, ok := SealedTo(box)
+	if !ok {
 		return secret.Secret{}, ErrDamaged
 	}
-	if KeyID(box[:keyIDLen]) != key.pub.id {
-		return secret.Secret{}, ErrOtherKey
+	key, err := keys.Find(id)
+	if err != nil {
+		return secret.Secret{}, err
 	}
 	plain, err := hpke.Open(key.key, hpke.HKDFSHA256(), hpke.AES256GCM(), info, box[keyIDLen:])
 	if err != nil || len(plain) < 2 {

@@ -64,6 +64,14 @@ func (s *Spool) Put(name string, data []byte) error {
 	return nil
 }
 
+// Sync makes a file durable that is there already: whoever put it may have been killed before it was.
+func (s *Spool) Sync(name string) error {
+	if err := durable.Sync(filepath.Join(s.dir, name)); err != nil {
+		return fmt.Errorf("storing %s: %w", name, err)
+	}
+	return nil
+}
+
 // List returns the names of the files, oldest first.
 func (s *Spool) List() ([]string, error) { return s.list(s.dir) }
 
@@ -119,7 +127,7 @@ func (s *Spool) Remove(name string) error {
 // SetAside moves a file to the folder "damaged", for a human to look at.
 func (s *Spool) SetAside(name string) error {
 	aside := filepath.Join(s.dir, damaged)
-	if err := os.Mkdir(aside, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := durable.Folder(aside, 0o700); err != nil {
 		return fmt.Errorf("setting aside %s: %w", name, err)
 	}
 	if err := durable.Move(filepath.Join(s.dir, name), filepath.Join(aside, name)); err != nil {

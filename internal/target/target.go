@@ -27,6 +27,11 @@ type Target interface {
 	// password belongs to the caller, who destroys it afterwards.
 	SetPassword(ctx context.Context, user User, password secret.Secret) error
 
+	// LastChange returns when the target last saw the user's password change, by the target's clock, as it shows it to us; what it shows may
+	// be some minutes old. The error is ErrCannotTell if it never shows that, or not to us. With an empty name it only says which: nothing is
+	// asked, and the time is zero.
+	LastChange(ctx context.Context, user User) (time.Time, error)
+
 	// Accepts lists what this target would refuse about the password whoever it is for, as far as can be told without
 	// asking; nil if nothing. It never blocks and uses no network.
 	Accepts(password secret.Secret) []Reason
@@ -39,11 +44,21 @@ type Target interface {
 type User struct {
 	Name           string // the account's name at the target
 	SAMAccountName string // for targets that search, and for nothing else
+	MustChange     bool   // the target is to demand another password at the next login; otherwise it must not
 }
 
 // Reason is why a password is refused, in words for the person who chose it, without the password or a part of it:
 // "has fewer than 3 of 4 character classes".
 type Reason string
+
+// Reasons makes reasons of what a target's package accepts says.
+func Reasons(texts []string) []Reason {
+	var reasons []Reason
+	for _, text := range texts {
+		reasons = append(reasons, Reason(text))
+	}
+	return reasons
+}
 
 // The classes of errors. A target wraps one of them, or returns RetryAfter; any other error is temporary.
 var (
@@ -54,10 +69,17 @@ var (
 	// ErrRejected: the target refuses this password for this user. Parks the item.
 	ErrRejected = errors.New("password refused by the target")
 
+	// ErrForbidden: the target does not let us set this user's password, and whether that is about the user or about us its answer does not
+	// tell. Check and what becomes of other users do: see package deliver. The text says what may be missing.
+	ErrForbidden = errors.New("the target does not let us set this user's password")
+
 	// ErrDenied: the target refuses us: credential expired or wrong, a permission or the API missing, wrong address. Stops the
 	// whole target, keeps all its items, alarms. The text says what to grant or to change.
 	ErrDenied = errors.New("access denied by the target")
 )
+
+// ErrCannotTell: the target does not show when a password was changed. Deliveries are not confirmed then, which is no fault.
+var ErrCannotTell = errors.New("deliveries are not confirmed")
 
 // retryAfter is a temporary error with a time.
 type retryAfter struct {
@@ -86,6 +108,7 @@ type Class string
 const (
 	Delivered Class = "delivered"
 	NoUser    Class = "no-user"
+	Forbidden Class = "forbidden"
 	Rejected  Class = "rejected"
 	Denied    Class = "denied"
 	Throttled Class = "throttled"
@@ -103,6 +126,8 @@ func Classify(err error) Class {
 		return Rejected
 	case errors.Is(err, ErrDenied):
 		return Denied
+	case errors.Is(err, ErrForbidden):
+		return Forbidden
 	case Delay(err) > 0:
 		return Throttled
 	default:

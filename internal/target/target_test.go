@@ -15,6 +15,7 @@ func TestClassify(t *testing.T) {
 	}{
 		{nil, Delivered},
 		{wrap(ErrNoUser), NoUser},
+		{wrap(ErrForbidden), Forbidden},
 		{wrap(ErrRejected), Rejected},
 		{wrap(ErrDenied), Denied},
 		{wrap(RetryAfter(errors.New("429"), time.Second)), Throttled},

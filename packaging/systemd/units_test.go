@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/samba-pwsync/samba-pwsync/docs"
 )
 
 const program = "/usr/sbin/samba-pwsync"
@@ -16,7 +18,7 @@ const program = "/usr/sbin/samba-pwsync"
 // What a unit may have for itself: what it is, who it is, what it reaches. In everything else the three are the same.
 var own = []string{
 	"Description", "Wants", "After", "Conflicts", "ExecStart", "User", "Group", "PrivateUsers",
-	"ReadWritePaths", "InaccessiblePaths", "TemporaryFileSystem", "BindReadOnlyPaths",
+	"ReadWritePaths", "StateDirectory", "StateDirectoryMode", "InaccessiblePaths", "TemporaryFileSystem", "BindReadOnlyPaths",
 	"RestrictAddressFamilies", "PrivateNetwork", "IPAddressDeny",
 }
 
@@ -83,11 +85,12 @@ func TestCommonPart(t *testing.T) {
 	}
 }
 
-// Who can write into keys/ replaces the forwarder's public key, and reads what the hook seals from then on.
+// Who can write into keys/ replaces the forwarder's public key, and reads what the hook seals from then on. The folders of the retired keys
+// hold no public one; each role destroys its own.
 func TestKeysAreNotWritable(t *testing.T) {
 	const state = "/var/lib/samba-pwsync"
 	for _, file := range units(t) {
-		writable := 0
+		writable, retired := 0, 0
 		for _, line := range settings(t, file) {
 			if key(line) != "ReadWritePaths" {
 				continue
@@ -96,6 +99,10 @@ func TestKeysAreNotWritable(t *testing.T) {
 			for path := range strings.FieldsSeq(value) {
 				writable++
 				path = filepath.Clean(strings.TrimLeft(path, "-+"))
+				if path == state+"/keys/agent-retired" && !strings.Contains(file, "forwarder") || path == state+"/keys/forwarder-retired" && !strings.Contains(file, "agent") {
+					retired++
+					continue
+				}
 				if strings.HasPrefix(state+"/keys/", path+"/") || strings.HasPrefix(path+"/", state+"/keys/") {
 					t.Errorf("%s can write to %s", file, path)
 				}
@@ -103,6 +110,37 @@ func TestKeysAreNotWritable(t *testing.T) {
 		}
 		if writable == 0 {
 			t.Errorf("%s can write nowhere", file)
+		}
+		if retired == 0 {
+			t.Errorf("%s cannot destroy a retired key", file)
+		}
+	}
+}
+
+// The agent of a split installation compiles the banned words, and sees nothing else of the folder in which credentials lie.
+func TestAgentSeesBannedWords(t *testing.T) {
+	const folder = "/etc/samba-pwsync"
+	sees := ""
+	for _, line := range settings(t, "samba-pwsync-agent.service") {
+		if _, value, _ := strings.Cut(line, "="); key(line) == "BindReadOnlyPaths" {
+			sees += value
+		}
+	}
+	if sees != "-"+folder+"/samba-pwsync.toml -"+folder+"/words" {
+		t.Errorf("it sees %q", sees)
+	}
+	if !strings.Contains(string(docs.ExampleConfig), `"`+folder+`/words/`) {
+		t.Error("the example keeps banned words elsewhere")
+	}
+}
+
+// An installation that was made before there was a folder for what the agent leaves the hook gets one.
+func TestAgentHasAFolderForThePolicy(t *testing.T) {
+	for _, file := range units(t) {
+		for _, want := range []string{"[Service]StateDirectory=samba-pwsync/policy", "[Service]StateDirectoryMode=0700"} {
+			if slices.Contains(settings(t, file), want) == strings.Contains(file, "forwarder") {
+				t.Errorf("%s: %s is the agent's", file, want)
+			}
 		}
 	}
 }
@@ -134,6 +172,17 @@ func TestSystemdAnalyze(t *testing.T) {
 		// In tenths: exposure under 2.5 of 10.
 		if out, err := exec.Command(analyze, "security", "--offline=true", "--threshold=24", copied).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", file, err, out)
+		}
+	}
+}
+
+// What the program does for itself (PR_SET_DUMPABLE, RLIMIT_CORE), and what only the kernel's control group can: no page of it goes to a swap.
+func TestNothingOfMemoryReachesTheDisk(t *testing.T) {
+	for _, file := range units(t) {
+		for _, want := range []string{"[Service]LimitCORE=0", "[Service]MemorySwapMax=0"} {
+			if !slices.Contains(settings(t, file), want) {
+				t.Errorf("%s lacks %s", file, want)
+			}
 		}
 	}
 }

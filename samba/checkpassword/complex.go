@@ -14,17 +14,23 @@ const special = "~!@#$%^&*_-+=`|\\(){}[]:;\"'<>,.?/"
 
 // Complex reports whether Samba would find the password complex enough, had no
 // script been configured: it has characters of at least three of the five
-// categories digit, upper case, lower case, special, and other (a character
-// beyond ASCII that has no case). It says nothing about the length, and unlike
-// Windows Samba does not look for the account's name in the password.
+// Categories. It says nothing about the length, and unlike Windows Samba does
+// not look for the account's name in the password.
 //
 // The answers are those of check_password_quality in Samba's
-// lib/util/genrand_util.c, for which letters have case too, compared for some
-// 260,000 passwords. That holds where Samba runs with `unix charset = UTF-8`,
-// its default. As there, the password ends at a NUL, and one that is not UTF-8
-// is not complex. (Only there do surrogates and what lies beyond U+10FFFF, both
-// written as if they were UTF-8, count as other; Read refuses them.)
-func Complex(password []byte) bool {
+// lib/util/genrand_util.c, for which letters have case too; the test in
+// integration/parity compares them. That holds where Samba runs with
+// `unix charset = UTF-8`, its default. As there, the password ends at a NUL,
+// and one that is not UTF-8 is not complex. (Versions before 4.22 also take
+// what is written as if it were UTF-8: surrogates, what lies beyond U+10FFFF,
+// and 4.13 overlong forms. Read refuses those.)
+func Complex(password []byte) bool { return Categories(password) >= 3 }
+
+// Categories counts of how many of Samba's five categories the password has
+// characters: digit, upper case, lower case, special, and other (a character
+// beyond ASCII that has no case). One that is not UTF-8 up to its end, or its
+// first NUL, has none.
+func Categories(password []byte) int {
 	if end := bytes.IndexByte(password, 0); end >= 0 {
 		password = password[:end]
 	}
@@ -32,7 +38,7 @@ func Complex(password []byte) bool {
 	for len(password) > 0 {
 		r, size := utf8.DecodeRune(password)
 		if r == utf8.RuneError && size == 1 {
-			return false
+			return 0
 		}
 		switch {
 		case '0' <= r && r <= '9':
@@ -54,7 +60,7 @@ func Complex(password []byte) bool {
 		}
 		password = password[size:]
 	}
-	return digits+uppers+lowers+specials+others >= 3
+	return digits + uppers + lowers + specials + others
 }
 
 // UTF16Len returns the password's length as Samba and Windows count it, in

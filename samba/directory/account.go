@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +41,14 @@ type Account struct {
 	// Unreadable says why the account could not be decoded; see Changed, which alone
 	// tells of such an account. A lookup of one fails.
 	Unreadable error `json:"-"`
+}
+
+// MustChange reports whether the directory demands another password at the
+// next logon: as Samba judges it (operational.c), never of an account whose
+// password does not expire or that logs on with a smart card.
+func (a Account) MustChange() bool {
+	const never = dsdb.UFDontExpirePassword | dsdb.UFSmartcardRequired
+	return a.PwdLastSet.IsZero() && a.UserAccountControl&never == 0
 }
 
 // String names the account without its hash and keys, for whoever prints it.
@@ -88,7 +95,7 @@ func (dc *DC) accountByName(ctx context.Context, name string, attrs []string) (A
 		BaseDN: dc.base,
 		Scope:  ldap.ScopeWholeSubtree,
 		// The name comes first: Samba looks into its indexes in this order, and stops once one entry is left.
-		Filter:     "(&(sAMAccountName=" + ldap.EscapeFilter(name) + ")" + userAccounts + ")",
+		Filter:     "(&(sAMAccountName=" + ldap.EscapeFilter(name) + ")" + UserAccounts + ")",
 		Attributes: slices.Concat(accountAttributes, []string{hashAttribute}, attrs),
 	})
 	if err != nil {
@@ -107,7 +114,7 @@ func (dc *DC) accountByName(ctx context.Context, name string, attrs []string) (A
 // AccountByGUID looks an account up by its objectGUID, with its hash. Errors
 // are those of AccountByName.
 func (dc *DC) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (Account, error) {
-	entry, err := dc.readOne(ctx, guidDN(guid), userAccounts,
+	entry, err := dc.readOne(ctx, guidDN(guid), UserAccounts,
 		slices.Concat(accountAttributes, []string{hashAttribute}, attrs)...)
 	if err != nil {
 		return Account{}, fmt.Errorf("looking up account %s: %w", guid, err)
@@ -117,6 +124,35 @@ func (dc *DC) AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string)
 		return Account{}, fmt.Errorf("looking up account %s: %w", guid, err)
 	}
 	return a, nil
+}
+
+// Namesakes returns the user accounts of which an attribute has one of these
+// values, without their secrets; attrs are read as well. The DC compares. It
+// finds them without looking at all accounts if it keeps an index of the
+// attribute.
+func (dc *DC) Namesakes(ctx context.Context, attribute string, values, attrs []string) (accounts []Account, err error) {
+	filter := "(|"
+	for _, v := range values {
+		filter += "(" + ldap.EscapeFilter(attribute) + "=" + ldap.EscapeFilter(v) + ")"
+	}
+	filter = "(&" + filter + ")" + UserAccounts + ")"
+	if err := ValidateFilter(filter); err != nil {
+		return nil, err
+	}
+	result, err := dc.search(ctx, &ldap.SearchRequest{
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter, Attributes: slices.Concat(accountAttributes, attrs),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for accounts by %s: %w", attribute, err)
+	}
+	for _, entry := range result.Entries {
+		a, err := decodeAccount(entry, attrs)
+		if err != nil {
+			return nil, fmt.Errorf("looking for accounts by %s: %w", attribute, err)
+		}
+		accounts = append(accounts, a)
+	}
+	return accounts, nil
 }
 
 // Matches reports whether the LDAP filter matches the account. It is the DC
@@ -189,7 +225,7 @@ func (dc *DC) without(ctx context.Context, attribute string, limit int) (names [
 	enough := errors.New("enough")
 	err = dc.pages(ctx, "looking for accounts without "+attribute, &ldap.SearchRequest{
 		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree,
-		Filter:     "(&" + userAccounts + "(pwdLastSet>=1)(!(" + attribute + "=*)))",
+		Filter:     "(&" + UserAccounts + "(pwdLastSet>=1)(!(" + attribute + "=*)))",
 		Attributes: []string{"sAMAccountName"},
 	}, func(entry *ldap.Entry) (func() error, error) {
 		return func() error {
@@ -211,8 +247,8 @@ func (dc *DC) without(ctx context.Context, attribute string, limit int) (names [
 // it without a search, and wherever it has been moved to.
 func guidDN(guid dsdb.GUID) string { return "<GUID=" + guid.String() + ">" }
 
-// userAccounts matches what people log on with, but no computers and trusts.
-var userAccounts = "(sAMAccountType=" + strconv.Itoa(dsdb.SAMUserObject) + ")"
+// UserAccounts is a filter that matches what people log on with, but no computers and trusts.
+const UserAccounts = "(sAMAccountType=805306368)" // 0x30000000, dsdb.SAMUserObject
 
 // decodeAccount turns an entry into an Account. Identity and USN must be there;
 // the rest may be missing where the connection may not read it.

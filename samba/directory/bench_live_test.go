@@ -46,11 +46,25 @@ func BenchmarkLive(b *testing.B) {
 	measure("Root", func() error { _, err := dc.Root(b.Context()); return err })
 	measure("ByName", func() error { _, err := dc.AccountByName(b.Context(), newest.SAMAccountName, nil); return err })
 	measure("ByGUID", func() error { _, err := dc.AccountByGUID(b.Context(), newest.GUID, nil); return err })
+	nobody := func(dsdb.GUID) error { return nil }
+	measure("AllAccounts", func() error { return dc.AllAccounts(b.Context(), []string{"mail"}, func(Account) error { return nil }) })
+	measure("Matching/few", func() error { return dc.Matching(b.Context(), "(adminCount=1)", nobody) })
+	measure("Matching/all", func() error { return dc.Matching(b.Context(), "(objectClass=user)", nobody) })
+	measure("Matching/members", func() error {
+		return dc.Matching(b.Context(), "(memberOf=CN=Domain Admins,CN=Users,"+dc.base+")", nobody)
+	})
+	measure("Matching/members at any depth", func() error {
+		return dc.Matching(b.Context(), "(memberOf:1.2.840.113556.1.4.1941:=CN=Administrators,CN=Builtin,"+dc.base+")", nobody)
+	})
+	measure("ProtectedAccounts", func() error { return dc.ProtectedAccounts(b.Context(), nobody) })
 	for _, usns := range []uint64{1, 100, 1000} {
 		from := newest.USNChanged + 1 - usns
 		told := 0
 		each := func(Account) error { told++; return nil }
-		measure(fmt.Sprintf("Changed/USNs=%d/lookups", usns), func() error { _, err := dc.lookUp(b.Context(), from, from+usns-1, nil, each, dead); return err })
+		measure(fmt.Sprintf("Changed/USNs=%d/lookups", usns), func() error {
+			_, err := dc.lookUp(b.Context(), from, nil, decodeChange(nil, each, dead, nil))
+			return err
+		})
 		measure(fmt.Sprintf("Changed/USNs=%d/scan", usns), func() error { return dc.scan(b.Context(), from, nil, each, dead) })
 		if told == 0 {
 			b.Errorf("from %d nothing was told", from)

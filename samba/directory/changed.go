@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -53,12 +54,8 @@ const (
 func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 	each func(Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error {
 
-	highest, err := dc.highestUSN(ctx)
-	if err != nil {
-		return fmt.Errorf("reading changed accounts: %w", err)
-	}
-	if fromUSN > 0 && highest < fromUSN+lookupLimit {
-		done, err := dc.lookUp(ctx, fromUSN, highest, attrs, each, gone)
+	if fromUSN > 0 {
+		done, err := dc.lookUp(ctx, fromUSN, attrs, decodeChange(attrs, each, gone, nil))
 		if done || err != nil {
 			return err
 		}
@@ -69,16 +66,15 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 // lookUp is Changed by looking USNs up, one by one: the index of Samba's usual
 // database (TDB) answers equality only, so that "uSNChanged>=" looks at every
 // object of the domain. It reports false if it gave up because there were too
-// many. highest is what the DC had given out when it began.
+// many. What the DC has given out is asked after the first search: mostly that
+// was all there is, and who waits for it waits for two answers, not for three.
 //
 // An account that changes while this goes on moves to a higher USN. It is not
 // missed, because the USNs are looked up in ascending order, until the DC has
 // given out none beyond those of the last search, which is one moment to the
 // DC: an account that was not found where it had been lies ahead.
-func (dc *DC) lookUp(ctx context.Context, fromUSN, highest uint64, attrs []string,
-	each func(Account) error, gone func(dsdb.GUID, string) error) (done bool, err error) {
-
-	decode := decodeChange(attrs, each, gone)
+func (dc *DC) lookUp(ctx context.Context, fromUSN uint64, attrs []string, decode teller) (done bool, err error) {
+	highest := uint64(0) // as far as is known
 	for next := fromUSN; next < fromUSN+lookupLimit; {
 		var filter strings.Builder
 		filter.WriteString("(|")
@@ -104,8 +100,11 @@ func (dc *DC) lookUp(ctx context.Context, fromUSN, highest uint64, attrs []strin
 		if highest, err = dc.highestUSN(ctx); err != nil {
 			return false, fmt.Errorf("reading changed accounts: %w", err)
 		}
-		if highest < next {
+		switch {
+		case highest < next:
 			return true, nil
+		case highest >= fromUSN+lookupLimit:
+			return false, nil
 		}
 	}
 	return false, nil
@@ -115,9 +114,9 @@ func (dc *DC) lookUp(ctx context.Context, fromUSN, highest uint64, attrs []strin
 func (dc *DC) scan(ctx context.Context, fromUSN uint64, attrs []string,
 	each func(Account) error, gone func(dsdb.GUID, string) error) error {
 
-	filter := userAccounts
+	filter := UserAccounts
 	if fromUSN > 0 {
-		filter = fmt.Sprintf("(&%s(uSNChanged>=%d))", userAccounts, fromUSN)
+		filter = fmt.Sprintf("(&%s(uSNChanged>=%d))", UserAccounts, fromUSN)
 	}
 	err := dc.pages(ctx, "reading changed accounts", &ldap.SearchRequest{
 		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter,
@@ -154,18 +153,21 @@ func (dc *DC) highestUSN(ctx context.Context) (uint64, error) {
 type teller func(*ldap.Entry) (tell func() error, err error)
 
 // decodeChange sorts what a search by USN alone finds: accounts, deleted ones,
-// and everything else that a domain holds, of which nothing is told.
-func decodeChange(attrs []string, each func(Account) error, gone func(dsdb.GUID, string) error) teller {
+// and everything else that a domain holds, of which other is told, unless it is nil.
+func decodeChange(attrs []string, each func(Account) error, gone func(dsdb.GUID, string) error, other func(Other) error) teller {
 	return func(entry *ldap.Entry) (func() error, error) {
+		classes, dead := entry.GetAttributeValues("objectClass"), entry.GetAttributeValue("isDeleted") == "TRUE"
 		switch {
-		case entry.GetAttributeValue("isDeleted") == "TRUE":
-			if slices.Contains(entry.GetAttributeValues("objectClass"), "user") {
-				return decodeDead(entry, each, gone)
-			}
+		case dead && slices.Contains(classes, "user"):
+			return decodeDead(entry, each, gone)
+		case dead:
 		case entry.GetAttributeValue("sAMAccountType") == strconv.Itoa(dsdb.SAMUserObject):
 			return decodeLiving(entry, attrs, each)
 		}
-		return func() error { return nil }, nil
+		if other == nil {
+			return func() error { return nil }, nil
+		}
+		return func() error { return other(Other{DN: entry.DN, Classes: classes, Deleted: dead}) }, nil
 	}
 }
 
@@ -208,13 +210,22 @@ func tellAll(result *ldap.SearchResult, doing string, decode teller) error {
 
 // pages runs a search page by page.
 func (dc *DC) pages(ctx context.Context, doing string, request *ldap.SearchRequest, decode teller) error {
+	return dc.pagesAtRest(ctx, doing, request, func(context.Context, time.Duration) error { return nil }, decode)
+}
+
+// pagesAtRest is pages, and calls rest between two of them, with how long the DC took for the former.
+func (dc *DC) pagesAtRest(ctx context.Context, doing string, request *ldap.SearchRequest,
+	rest func(context.Context, time.Duration) error, decode teller) error {
+
 	paging := ldap.NewControlPaging(pageSize)
 	request.Controls = append(request.Controls, paging)
 	for {
+		asked := time.Now()
 		result, err := dc.search(ctx, request)
 		if err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
+		took := time.Since(asked)
 		if err := tellAll(result, doing, decode); err != nil {
 			return err
 		}
@@ -223,5 +234,8 @@ func (dc *DC) pages(ctx context.Context, doing string, request *ldap.SearchReque
 			return nil
 		}
 		paging.SetCookie(next.Cookie)
+		if err := rest(ctx, took); err != nil {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
 	}
 }

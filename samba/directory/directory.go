@@ -99,7 +99,7 @@ func dial(ctx context.Context, url string, config *tls.Config) (*DC, error) {
 
 // open starts talking LDAP on a connection, which is its own from here on.
 func open(ctx context.Context, conn net.Conn, scheme string) (*DC, error) {
-	dc := &DC{conn: ldap.NewConn(writeTimeout{conn}, scheme == "ldaps"), encrypted: scheme != "ldap"}
+	dc := &DC{conn: ldap.NewConn(guarded{conn}, scheme == "ldaps"), encrypted: scheme != "ldap"}
 	dc.conn.SetTimeout(timeout)
 	dc.conn.Start()
 	if err := dc.greet(ctx, scheme == "ldapi"); err != nil {
@@ -220,12 +220,24 @@ func connect(ctx context.Context, scheme, address string, config *tls.Config) (c
 	return conn, err
 }
 
-// writeTimeout makes a Write fail, and the connection with it, that the DC does
-// not take off within the timeout. Without it go-ldap would wait forever,
-// whatever the context of the call.
-type writeTimeout struct{ net.Conn }
+// guarded does for a connection what go-ldap does not.
+type guarded struct{ net.Conn }
 
-func (c writeTimeout) Write(b []byte) (int, error) {
+// Read clears what it is given before it waits. That is go-ldap's buffer, in
+// which the last answer, with somebody's hash in it, would lie until the next.
+func (c guarded) Read(b []byte) (int, error) {
+	clear(b[:min(len(b), bufferSize)])
+	return c.Conn.Read(b)
+}
+
+// bufferSize is that of go-ldap's buffer, which is bufio's usual one. More than
+// that it reads into memory of its own, once.
+const bufferSize = 4096
+
+// Write fails, and the connection with it, if the DC does not take the bytes off
+// within the timeout. Without it go-ldap would wait forever, whatever the context
+// of the call.
+func (c guarded) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}

@@ -317,6 +317,33 @@ func TestLiveProtected(t *testing.T) {
 	}
 }
 
+// Each user account once, with the hash that a look-up finds.
+func TestLiveAccounts(t *testing.T) {
+	dc := live(t)
+	told := map[string]bool{}
+	err := dc.Accounts(t.Context(), "", []string{"cn"}, func(a directory.Account) error {
+		if a.Unreadable != nil || told[a.SAMAccountName] || a.Attributes["cn"] == "" {
+			t.Errorf("told of %v (%v)", a, a.Unreadable)
+		}
+		told[a.SAMAccountName] = true
+		if same, err := dc.AccountByGUID(t.Context(), a.GUID, nil); err != nil || !bytes.Equal(same.NTHash, a.NTHash) || !same.Stamp.Equal(a.Stamp) {
+			t.Errorf("told of %v, %d bytes of hash; looked up: %v, %d, %v", a, len(a.NTHash), same, len(same.NTHash), err)
+		}
+		return nil
+	})
+	if err != nil || !told["Administrator"] || !told["krbtgt"] || !told["unhashed-for-test"] || told["gone-for-test"] {
+		t.Errorf("Accounts told of %v, %v", slices.Sorted(maps.Keys(told)), err)
+	}
+	var one []string
+	err = dc.Accounts(t.Context(), "(sAMAccountName=krbtgt)", nil, func(a directory.Account) error {
+		one = append(one, a.SAMAccountName)
+		return nil
+	})
+	if err != nil || !slices.Equal(one, []string{"krbtgt"}) {
+		t.Errorf("with a filter: %q, %v", one, err)
+	}
+}
+
 func TestLivePasswordSettings(t *testing.T) {
 	s, err := live(t).PasswordSettings(t.Context())
 	if err != nil {

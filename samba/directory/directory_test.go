@@ -175,6 +175,7 @@ var calls = map[string]func(context.Context, *DC) error{
 	},
 	"Matches":          func(ctx context.Context, dc *DC) error { _, err := dc.Matches(ctx, dsdb.GUID{1}, "(cn=*)"); return err },
 	"Changed":          func(ctx context.Context, dc *DC) error { return dc.Changed(ctx, 1, nil, nil, nil) },
+	"Accounts":         func(ctx context.Context, dc *DC) error { return dc.Accounts(ctx, "", nil, nil) },
 	"Exists":           func(ctx context.Context, dc *DC) error { _, err := dc.Exists(ctx, "OU=People,"+fakeBase); return err },
 	"PasswordSettings": func(ctx context.Context, dc *DC) error { _, err := dc.PasswordSettings(ctx); return err },
 	"ResultantPSO":     func(ctx context.Context, dc *DC) error { _, _, err := dc.ResultantPSO(ctx, dsdb.GUID{1}); return err },
@@ -460,6 +461,24 @@ func TestValidateFilter(t *testing.T) {
 		if err := ValidateFilter(filter); (err == nil) != valid {
 			t.Errorf("ValidateFilter(%q) = %v", filter, err)
 		}
+	}
+}
+
+func TestPasswordSettings(t *testing.T) {
+	dc := dialFake(t, &fake{answer: func(s search) *reply {
+		if s.base == fakeBase && !strings.Contains(s.filter, "msDS-PasswordSettings") {
+			return &reply{entries: []*ldap.Entry{ldap.NewEntry(s.base, map[string][]string{
+				"pwdProperties": {"16"}, "minPwdLength": {"7"}, "pwdHistoryLength": {"24"}})}}
+		}
+		return &reply{entries: []*ldap.Entry{ldap.NewEntry("CN=kiosk", map[string][]string{
+			"cn": {"kiosk"}, "msDS-PasswordSettingsPrecedence": {"10"}, "msDS-PasswordComplexityEnabled": {"TRUE"},
+			"msDS-MinimumPasswordLength": {"12"}, "msDS-PasswordHistoryLength": {"5"}, "msDS-PasswordReversibleEncryptionEnabled": {"TRUE"},
+		})}}
+	}})
+	s, err := dc.PasswordSettings(t.Context())
+	kiosk := FineGrained{Name: "kiosk", Precedence: 10, Complexity: true, MinLength: 12, HistoryLength: 5, Reversible: true}
+	if err != nil || s.Complexity || !s.Reversible || s.MinLength != 7 || s.HistoryLength != 24 || !slices.Equal(s.FineGrained, []FineGrained{kiosk}) {
+		t.Errorf("PasswordSettings = %+v, %v", s, err)
 	}
 }
 

@@ -107,6 +107,7 @@ type PasswordSettings struct {
 	Complexity    bool // three of five categories; without it Samba runs no check password script
 	MinLength     int  // UTF-16 code units
 	HistoryLength int  // earlier passwords that may not be used again
+	Reversible    bool // new passwords of accounts with dsdb.UFReversibleEncryption are stored in clear as well
 
 	FineGrained []FineGrained // in no particular order
 }
@@ -119,11 +120,14 @@ type FineGrained struct {
 	Complexity    bool
 	MinLength     int
 	HistoryLength int
+	Reversible    bool
 }
 
-// domainPasswordComplex is the bit of pwdProperties that demands complexity
-// (DOMAIN_PASSWORD_COMPLEX of [MS-SAMR] 2.2.3.5).
-const domainPasswordComplex = 1
+// Bits of pwdProperties ([MS-SAMR] 2.2.3.5).
+const (
+	domainPasswordComplex        = 0x01
+	domainPasswordStoreCleartext = 0x10
+)
 
 // PasswordSettings reads the domain's password settings and all PSOs. A PSO
 // that the connection may not read, as is usual for ordinary users, is not
@@ -142,8 +146,10 @@ func (dc *DC) passwordSettings(ctx context.Context) (PasswordSettings, error) {
 		return PasswordSettings{}, err
 	}
 	d := decoder{entry: domain}
+	properties := d.number("pwdProperties")
 	s := PasswordSettings{
-		Complexity:    d.number("pwdProperties")&domainPasswordComplex != 0,
+		Complexity:    properties&domainPasswordComplex != 0,
+		Reversible:    properties&domainPasswordStoreCleartext != 0,
 		MinLength:     int(d.number("minPwdLength")),
 		HistoryLength: int(d.number("pwdHistoryLength")),
 	}
@@ -167,7 +173,7 @@ func (dc *DC) passwordSettings(ctx context.Context) (PasswordSettings, error) {
 }
 
 var fineGrainedAttributes = []string{"cn", "msDS-PasswordSettingsPrecedence", "msDS-PasswordComplexityEnabled",
-	"msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength"}
+	"msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-PasswordReversibleEncryptionEnabled"}
 
 func decodeFineGrained(entry *ldap.Entry) (FineGrained, error) {
 	d := decoder{entry: entry}
@@ -177,6 +183,7 @@ func decodeFineGrained(entry *ldap.Entry) (FineGrained, error) {
 		Complexity:    d.text("msDS-PasswordComplexityEnabled") == "TRUE",
 		MinLength:     int(d.number("msDS-MinimumPasswordLength")),
 		HistoryLength: int(d.number("msDS-PasswordHistoryLength")),
+		Reversible:    d.text("msDS-PasswordReversibleEncryptionEnabled") == "TRUE",
 	}
 	return pso, d.err
 }
@@ -193,7 +200,7 @@ func (dc *DC) ResultantPSO(ctx context.Context, guid dsdb.GUID) (pso FineGrained
 }
 
 func (dc *DC) resultantPSO(ctx context.Context, guid dsdb.GUID) (FineGrained, bool, error) {
-	account, err := dc.readOne(ctx, guidDN(guid), userAccounts, "msDS-ResultantPSO")
+	account, err := dc.readOne(ctx, guidDN(guid), UserAccounts, "msDS-ResultantPSO")
 	if err != nil {
 		return FineGrained{}, false, err
 	}

@@ -18,6 +18,8 @@ func NTHash(utf16le []byte) [16]byte {
 // Bits of userAccountControl ([MS-ADTS] 2.2.16).
 const (
 	UFAccountDisable          = 0x00000002
+	UFPasswordNotRequired     = 0x00000020 // PASSWD_NOTREQD: other systems may take it at its word, Samba's password policy does not ask for it
+	UFReversibleEncryption    = 0x00000080 // ENCRYPTED_TEXT_PASSWORD_ALLOWED: Samba stores new passwords in clear as well, if the domain's or the PSO's settings say so, too
 	UFNormalAccount           = 0x00000200
 	UFInterdomainTrustAccount = 0x00000800
 	UFWorkstationTrustAccount = 0x00001000

@@ -206,6 +206,36 @@ func TestPasswordWithoutUnicodePwd(t *testing.T) {
 	}
 }
 
+// Versions of the two attributes; 0: never written.
+func TestFirstPassword(t *testing.T) {
+	for _, c := range []struct {
+		hash, keys uint32
+		want       bool
+		how        string
+	}{
+		{0, 0, false, "none of them is readable"},
+		{1, 0, false, "added without a password"},
+		{1, 1, true, "added with its password"},
+		{2, 1, true, "added, and given its password then"},
+		{2, 2, false, "added with its password, which was changed"},
+		{3, 2, false, "given its password after it was added, and changed"},
+		{3, 1, false, "migrated, and changed"},
+		{2, 0, true, "migrated"},
+		{3, 0, false, "migrated, and another hash set"},
+	} {
+		var m MetaData
+		if c.hash > 0 {
+			m = append(m, AttributeStamp{AttID: AttIDUnicodePwd, Stamp: Stamp{Version: c.hash}})
+		}
+		if c.keys > 0 {
+			m = append(m, AttributeStamp{AttID: AttIDSupplementalCredentials, Stamp: Stamp{Version: c.keys}})
+		}
+		if got := m.FirstPassword(); got != c.want {
+			t.Errorf("%s: %v", c.how, got)
+		}
+	}
+}
+
 func TestHashOnly(t *testing.T) {
 	at := func(version uint32, usn uint64) Stamp {
 		return Stamp{Version: version, Time: time.Unix(1_000_000_000, 0), USN: usn}
@@ -229,7 +259,7 @@ func TestHashOnly(t *testing.T) {
 		var m MetaData
 		for attid, s := range map[uint32]Stamp{AttIDUnicodePwd: c.hash, AttIDSupplementalCredentials: c.supplemental} {
 			if !s.IsZero() {
-				m = append(m, MetaData{{attid, s}}...)
+				m = append(m, MetaData{{AttID: attid, Stamp: s}}...)
 			}
 		}
 		if got := m.HashOnly(c.s); got != c.want {

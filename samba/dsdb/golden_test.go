@@ -259,6 +259,28 @@ func TestGoldenProves(t *testing.T) {
 	})
 }
 
+func TestGoldenFirstPassword(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden) {
+		first := 0
+		for name, a := range g.Accounts {
+			m, err := dsdb.ParseReplPropertyMetaData(a.ReplPropertyMetaData)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := len(a.Passwords) == 1
+			if want {
+				first++
+			}
+			if got := m.FirstPassword(); got != want {
+				t.Errorf("%s, with %d passwords: %v", name, len(a.Passwords), got)
+			}
+		}
+		if first == 0 {
+			t.Error("none has its first password")
+		}
+	})
+}
+
 func TestGoldenHashOnly(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden) {
 		for name := range g.Accounts {

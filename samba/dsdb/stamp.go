@@ -68,6 +68,7 @@ type MetaData []AttributeStamp
 type AttributeStamp struct {
 	AttID uint32 // ATTRTYP, such as AttIDUnicodePwd
 	Stamp
+	LocalUSN uint64 // under which this DC wrote it; no other DC's, and no part of the stamp
 }
 
 // Errors of ParseReplPropertyMetaData.
@@ -86,7 +87,7 @@ var (
 //	16  count times 48 bytes:
 //	     0  attid      4  version    8  originating time, seconds since 1601
 //	    16  originating invocationId 32  originating USN
-//	    40  local USN, each DC's own and therefore no part of the stamp
+//	    40  local USN
 //
 // A value that is too short, too long or of another version is an error.
 func ParseReplPropertyMetaData(b []byte) (MetaData, error) {
@@ -115,8 +116,21 @@ func ParseReplPropertyMetaData(b []byte) (MetaData, error) {
 			InvocationID: GUID(e[16:32]),
 			USN:          binary.LittleEndian.Uint64(e[32:]),
 		}
+		m[i].LocalUSN = binary.LittleEndian.Uint64(e[40:])
 	}
 	return m, nil
+}
+
+// WrittenSince lists the attributes that this DC wrote under the USN or a later
+// one, whether somebody changed them here or replication brought them. Links,
+// such as a group's members, have no meta data among these.
+func (m MetaData) WrittenSince(usn uint64) (attids []uint32) {
+	for _, e := range m {
+		if e.LocalUSN >= usn {
+			attids = append(attids, e.AttID)
+		}
+	}
+	return attids
 }
 
 // Stamp returns the stamp of one attribute, and whether there is one. An
@@ -171,6 +185,27 @@ func (m MetaData) HashOnly(s SupplementalCredentials) bool {
 	keys, _ := m.Stamp(AttIDSupplementalCredentials)
 	keys.Version = hash.Version // they count from different beginnings
 	return !hash.Equal(keys)
+}
+
+// FirstPassword reports whether the account's password is the first that it got,
+// whoever set it and whenever: none has followed. An account that never had one
+// does not count.
+//
+// The versions tell, on every DC alike: supplementalCredentials is first written with
+// the first password. unicodePwd may have been written once before, empty, because
+// most tools add an account first and set its password then. pwdLastSet tells less:
+// "must change at next logon" takes its time away, and an administrator can set it
+// to now without a new password. Nor does the time tell: a password may be set long
+// after its account was added.
+//
+// Where a hash was written past Samba's password module, or a password came by
+// migration, keys count for less, and one change may go unnoticed. (Seen with 4.13
+// to 4.25.)
+func (m MetaData) FirstPassword() bool {
+	hash, _ := m.Stamp(AttIDUnicodePwd)
+	keys, _ := m.Stamp(AttIDSupplementalCredentials)
+	return keys.Version == 1 && hash.Version <= 2 ||
+		keys.Version == 0 && hash.Version == 2 // a hash alone: a migration sets it after adding the account
 }
 
 // NTTime converts a time as the directory writes it into attributes such as

@@ -49,6 +49,7 @@ type Docket struct {
 	orphans   map[*entry]time.Time // since when
 	newOrphan time.Time            // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
 	recent    []Mover              // oldest first; moved on this DC
+	told      map[told]bool        // which of recent came since the watch's last complete pass
 	own       dsdb.GUID            // the DC's invocationId
 	passed    time.Time            // when the watch's last complete pass began
 	paired    pair                 // the last account that was found to an orphan
@@ -115,6 +116,13 @@ type Mover struct {
 	Seen  time.Time
 }
 
+// told is what makes a Mover news.
+type told struct {
+	guid    dsdb.GUID
+	version uint32
+	usn     uint64
+}
+
 const (
 	// clockSlack is how far two readings of this machine's wall clock may lie apart by its being set. Stamps count whole seconds.
 	clockSlack = 2 * time.Second
@@ -137,6 +145,7 @@ func New(timeout time.Duration) *Docket {
 		claims:  map[string]*Subject{},
 		movers:  map[dsdb.GUID]*Subject{},
 		orphans: map[*entry]time.Time{},
+		told:    map[told]bool{},
 		began:   time.Now(),
 		basis:   "unknown",
 	}
@@ -306,6 +315,22 @@ func (d *Docket) Waiting() (n int, oldest time.Time) {
 		}
 	}
 	return len(d.files), oldest
+}
+
+// Claims returns how many captures wait that claim the name, and when the oldest of them was first seen.
+func (d *Docket) Claims(name string) (n int, oldest time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	claim := d.claims[strings.ToLower(name)]
+	if claim == nil || name == "" {
+		return 0, oldest
+	}
+	for _, e := range claim.captures {
+		if oldest.IsZero() || e.Seen.Before(oldest) {
+			oldest = e.Seen
+		}
+	}
+	return len(claim.captures), oldest
 }
 
 // Basis tells by what the last comparison was made, or why it could not be; "unknown" before the first.

@@ -115,6 +115,27 @@ func TestNothingIsKeptOfWhatIsGone(t *testing.T) {
 	}
 }
 
+// While the disk is full no pass of the watch is completed, and each tells once more who moved.
+func TestToldAgainAndAgain(t *testing.T) {
+	d, now := New(time.Minute), time.Now()
+	alice := Mover{GUID: dsdb.GUID{1}, Name: "alice", Stamp: changed(now), Seen: now}
+	again := alice
+	again.Stamp.Version++
+	for range 100 {
+		d.Moved(here, []Mover{alice})
+		d.Moved(here, []Mover{again})
+	}
+	if len(d.recent) != 2 {
+		t.Errorf("%d are kept", len(d.recent))
+	}
+	d.PassComplete(now)
+	d.Moved(here, []Mover{again})
+	d.PassComplete(now.Add(2 * time.Minute))
+	if len(d.recent)+len(d.told) != 0 {
+		t.Errorf("left: %+v, %+v", d.recent, d.told)
+	}
+}
+
 // orphans fills a docket with captures without a name, taken so long after a moment, and says so of each.
 func orphans(t testing.TB, d *Docket, began time.Time, taken ...time.Duration) (entries []*entry) {
 	t.Helper()

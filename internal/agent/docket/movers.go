@@ -7,7 +7,8 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
-// Moved takes in what a pass of the watch finds, as it finds it, and the DC's invocationId.
+// Moved takes in what a pass of the watch finds, as it finds it, and the DC's invocationId. A pass that fails is repeated, and tells it
+// again.
 func (d *Docket) Moved(own dsdb.GUID, movers []Mover) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -22,7 +23,8 @@ func (d *Docket) Moved(own dsdb.GUID, movers []Mover) {
 		if !oldest.IsZero() && d.mayBeOf(m, oldest) {
 			d.lookUp(m)
 		}
-		if m.Stamp.InvocationID == own {
+		if it := (told{m.GUID, m.Stamp.Version, m.Stamp.USN}); m.Stamp.InvocationID == own && !d.told[it] {
+			d.told[it] = true
 			d.recent = append(d.recent, m)
 		}
 	}
@@ -51,6 +53,7 @@ func (d *Docket) PassComplete(began time.Time) {
 	}
 	clear(d.recent[len(kept):])
 	d.recent = kept
+	clear(d.told)
 	d.newOrphan = time.Time{}
 	d.passed = began
 }

@@ -52,7 +52,7 @@ const (
 
 // Directory is what is asked of a DC.
 type Directory interface {
-	route.Directory
+	route.Domain
 	Changed(ctx context.Context, fromUSN uint64, attrs []string,
 		each func(directory.Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error
 	AccountByGUID(ctx context.Context, guid dsdb.GUID, attrs []string) (directory.Account, error)
@@ -205,6 +205,7 @@ func (f *Followup) Look(ctx context.Context, dc Directory) error {
 func (f *Followup) Anew() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.whole = time.Time{} // one that is not finished is of what was before
 	if f.state.Whole.IsZero() {
 		return nil
 	}
@@ -262,13 +263,20 @@ func (f *Followup) Status() Status {
 	return Status{Since: f.state.Since, Undecided: len(f.pending)}
 }
 
+// Pending reports whether an account is still to be asked about.
+func (f *Followup) Pending(guid dsdb.GUID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pending[guid] != nil
+}
+
 // Ask asks about those whose turn it is, up to a hundred, and passes on the answers. After an error they have their turn again.
 func (f *Followup) Ask(ctx context.Context, dc Directory) error {
 	began := time.Now()
 	turn := f.next(began)
 	seen, refused, err := f.sightings(ctx, dc, turn)
 	if err == nil {
-		err = f.put(began, seen)
+		err = f.put(began, slices.DeleteFunc(seen, f.forgotten))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -295,6 +303,13 @@ func (f *Followup) Ask(ctx context.Context, dc Directory) error {
 	}
 	f.state.Settings, f.state.Whole, f.whole = f.settings, f.whole, time.Time{}
 	return f.save()
+}
+
+// forgotten reports whether an account was deleted after it was asked about: what was told of it would say that it came back.
+func (f *Followup) forgotten(s change.Sighting) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pending[s.Account.GUID] == nil
 }
 
 // next returns those whose turn it is.

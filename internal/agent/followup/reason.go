@@ -45,9 +45,17 @@ func (f *Followup) wanted(ctx context.Context, dc Directory, a directory.Account
 	if len(a.NTHash) == 0 && len(a.SupplementalCredentials) == 0 {
 		return w, nil // added without a password, which has a stamp all the same
 	}
-	routes, _, err := f.Routes.Of(ctx, dc, a)
-	if err != nil || len(routes) == 0 {
+	routes, refusals, err := f.Routes.Of(ctx, dc, a)
+	if err != nil {
 		return w, err
+	}
+	for _, r := range refusals {
+		if r.State != "" {
+			w.Routes = append(w.Routes, change.WantedRoute{Route: r.Route, Reason: r.State, Detail: r.With})
+		}
+	}
+	if len(routes) == 0 && len(w.Routes) == 0 {
+		return w, nil
 	}
 	site, err := f.sites.find(ctx, dc, a.Stamp.InvocationID)
 	if err != nil {
@@ -62,6 +70,7 @@ func (f *Followup) wanted(ctx context.Context, dc Directory, a directory.Account
 		}
 	}
 	for _, r := range routes {
+		r.MustChange = false // that is a change's
 		wanted := change.WantedRoute{Route: r, Reason: reason, Detail: detail}
 		if slices.Contains(targets, r.Target) {
 			wanted.Reason = change.Lost

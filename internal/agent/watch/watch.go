@@ -11,8 +11,9 @@
 // the watch met. An account that cannot be decoded, which a broken DC may have replicated, counts as deleted until it can be: its stamp
 // is not known, so nothing of it may be sent, and the others do not wait for it.
 //
-// Bytes: the position is a JSON file {"invocation_id", "usn"}, written by durable.Replace. An attacker who can write it can make the
-// watch skip stamps; it lies in the agent's own folder, which is root's.
+// Bytes: the position is a JSON file {"invocation_id", "usn", "seen"}, written by durable.Replace: where to go on from, and the highest
+// USN that was seen, below which the database went back. An attacker who can write it can make the watch skip stamps; it lies in the
+// agent's own folder, which is root's.
 //
 // What it does not solve: it sees what its DC sees, and no sooner; a change at another DC is seen when it has been replicated.
 package watch
@@ -37,8 +38,12 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
-// perFile bounds the sightings in one file.
-const perFile = 500
+const (
+	// perFile bounds the sightings in one file.
+	perFile = 500
+	// markEvery is how often the mark is written at most while nothing moves.
+	markEvery = time.Second / 2
+)
 
 // Directory is what the watch asks of a DC.
 type Directory interface {
@@ -67,9 +72,10 @@ type Watch struct {
 
 	passing chan struct{} // holds a token during a pass, which guards what follows
 	loaded  bool
+	seen    uint64                   // the highest USN that the database had
 	stamps  map[dsdb.GUID]dsdb.Stamp // as last passed on by this process
 	odd     map[string]bool          // accounts that cannot be decoded, by DN: that has been said
-	saved   position                 // on disk
+	saved   saved                    // on disk
 	savedAt time.Time
 	files   int // of sightings, written so far
 
@@ -84,6 +90,12 @@ type Watch struct {
 type position struct {
 	InvocationID dsdb.GUID `json:"invocation_id"`
 	USN          uint64    `json:"usn"`
+}
+
+// saved is what is kept of a position: Seen is of the last pass, and USN may lie before it. Files of versions before this have no Seen.
+type saved struct {
+	position
+	Seen uint64 `json:"seen"`
 }
 
 // New returns a watch that has not looked yet.
@@ -112,7 +124,7 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 		return fmt.Errorf("watching: %w", err)
 	}
 	now := position{root.InvocationID, root.HighestUSN}
-	anew := now.InvocationID != w.at.InvocationID || now.USN < w.at.USN
+	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
@@ -131,12 +143,16 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	if anew {
 		w.Follow.SawAll(began)
 	}
+	if now == w.at && began.Sub(w.Status().Mark) < markEvery { // captures without a name have it look all the time
+		return nil
+	}
 	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID, Peers: peers}); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	w.at, w.mark = now, began
 	w.mu.Unlock()
+	w.seen = now.USN
 	return w.save(anew)
 }
 
@@ -148,10 +164,11 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, own d
 		if len(seen) == 0 {
 			return nil
 		}
+		w.tell(own, seen)
 		if err := w.put(began, seen); err != nil {
 			return err
 		}
-		w.note(own, seen)
+		w.note(seen)
 		seen = nil
 		return nil
 	}
@@ -207,23 +224,31 @@ func identity(a directory.Account) change.Account {
 	return change.Account{GUID: a.GUID, SAMAccountName: a.SAMAccountName, UserPrincipalName: a.UserPrincipalName}
 }
 
-// note remembers what has been passed on, and tells the docket who moved.
-func (w *Watch) note(own dsdb.GUID, passedOn []change.Sighting) {
+// tell tells the docket who moved, before the disk has it: a capture without a name waits for nothing else, and what is found by that is
+// proven like everything. Should the disk fail, the next pass tells it again.
+func (w *Watch) tell(own dsdb.GUID, seen []change.Sighting) {
 	var moved []docket.Mover
-	for _, s := range passedOn {
-		if s.Whole {
-			continue
+	for _, s := range seen {
+		if !s.Whole && !s.Gone {
+			moved = append(moved, docket.Mover{GUID: s.Account.GUID, Name: s.Account.SAMAccountName, Stamp: s.Stamp, Seen: time.Now()})
 		}
-		if s.Gone {
+	}
+	w.Docket.Moved(own, moved)
+}
+
+// note remembers what has been passed on.
+func (w *Watch) note(passedOn []change.Sighting) {
+	for _, s := range passedOn {
+		switch {
+		case s.Whole:
+		case s.Gone:
 			delete(w.stamps, s.Account.GUID) // should it be brought back, that is news
 			w.Follow.Gone(s.Account.GUID)
-			continue
+		default:
+			w.stamps[s.Account.GUID] = s.Stamp
 		}
-		w.stamps[s.Account.GUID] = s.Stamp
-		moved = append(moved, docket.Mover{GUID: s.Account.GUID, Name: s.Account.SAMAccountName, Stamp: s.Stamp, Seen: time.Now()})
 	}
 	w.Log.Sighted(len(passedOn))
-	w.Docket.Moved(own, moved)
 }
 
 // put stores sightings, in more than one file if extremely long names make that necessary. The files' names are in their order.
@@ -251,13 +276,14 @@ func (w *Watch) load() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading where the watch stood: %w", err)
 	}
-	var p position
+	var p saved
 	if err == nil && json.Unmarshal(b, &p) != nil {
-		p = position{}
+		p = saved{}
 	}
 	w.mu.Lock()
-	w.at = p
+	w.at = p.position
 	w.mu.Unlock()
+	w.seen = max(p.USN, p.Seen)
 	w.saved, w.loaded = p, true
 	return nil
 }
@@ -268,7 +294,7 @@ func (w *Watch) save(anew bool) error {
 	if !anew && time.Since(w.savedAt) < w.Lag {
 		return nil
 	}
-	p := position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}
+	p := saved{position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}, w.seen}
 	if p != w.saved {
 		b, err := json.Marshal(p)
 		if err != nil {

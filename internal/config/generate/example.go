@@ -15,6 +15,8 @@ func example(sections []section) []byte {
 	for _, s := range sections {
 		switch {
 		case s.name == "":
+		case s.name == "policy.NAME":
+			fmt.Fprintf(&b, "\n%s#[policy.staff]\n", wrap(s.text, "# "))
 		case s.name != "target.NAME":
 			fmt.Fprintf(&b, "\n%s[%s]\n", wrap(s.text, "# "), s.name)
 		case s.kind == "":

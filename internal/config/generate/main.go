@@ -104,6 +104,9 @@ func sectionsOf(words map[string]string) []section {
 		switch {
 		case field.Type == reflect.TypeFor[map[string]config.Target]():
 			sections = append(sections, targetSections(words)...)
+		case field.Type == reflect.TypeFor[[]config.NamedPolicy]():
+			var named config.NamedPolicy
+			sections = append(sections, section{name: "policy.NAME", text: strings.Replace(words["NamedPolicy"], "NamedPolicy", "[policy.NAME]", 1), keys: keysOf(reflect.ValueOf(named), words)})
 		case field.Type.Kind() == reflect.Struct:
 			sections = append(sections, section{name: field.Tag.Get("toml"), text: words[field.Type.Name()], keys: keysOf(standard.Field(i), words)})
 		}
@@ -146,8 +149,11 @@ func keysOf(standard reflect.Value, words map[string]string) []key {
 		}
 		if sample := field.Tag.Get("example"); sample != "" {
 			k.sample = strconv.Quote(sample)
-			if field.Type == reflect.TypeFor[[]string]() {
+			switch field.Type.Kind() {
+			case reflect.Slice:
 				k.sample = "[" + k.sample + "]"
+			case reflect.Int:
+				k.sample = sample
 			}
 		}
 		if field.Tag.Get("required") != "" && standard.Field(i).IsZero() {

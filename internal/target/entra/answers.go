@@ -41,6 +41,9 @@ var codes = []string{
 // grant is the advice for the application that may not write.
 const grant = "grant the application the permission User-PasswordProfile.ReadWrite.All of Microsoft Graph (type Application), with admin consent"
 
+// grantReading is that for the one that cannot read users.
+const grantReading = "to have them confirmed, grant the application the permission User.Read.All of Microsoft Graph (type Application) besides"
+
 func isDenied(r *cloud.Refusal) bool {
 	return r != nil && r.Status == http.StatusForbidden && r.Code == "Authorization_RequestDenied"
 }
@@ -76,7 +79,7 @@ func (t *Target) whoseFault(refusal *cloud.Refusal) error {
 			"a member of a group that can be given roles (%v)", target.ErrNoUser, refusal)
 	}
 	t.refused.Store(true)
-	return fmt.Errorf("%w: %s (%v)", target.ErrDenied, grant, refusal)
+	return fmt.Errorf("%w: %s (%v)", target.ErrForbidden, grant, refusal)
 }
 
 // classifyCall is the meaning of an error of any call.

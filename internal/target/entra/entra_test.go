@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
@@ -215,7 +217,7 @@ func TestWhoseFault(t *testing.T) {
 		allowed bool // what the server does with the write
 		want    target.Class
 	}
-	denied, noUser, fine := step{false, target.Denied}, step{false, target.NoUser}, step{true, target.Delivered}
+	denied, noUser, fine := step{false, target.Forbidden}, step{false, target.NoUser}, step{true, target.Delivered}
 	for _, tc := range []struct {
 		name   string
 		claims map[string]any
@@ -242,7 +244,7 @@ func TestWhoseFault(t *testing.T) {
 			for i, s := range tc.steps {
 				g.allowed = s.allowed
 				text := ""
-				if s.want == target.Denied {
+				if s.want == target.Forbidden {
 					text = permission
 				}
 				if err := set(t, tgt, "liz@example.com", good); s.want == target.Delivered && err != nil {
@@ -262,7 +264,7 @@ func TestWhoseFault(t *testing.T) {
 func TestGrantIsSeen(t *testing.T) {
 	g := &graph{token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"aud":"x"}`)) + ".e30"}
 	tgt := g.open(t)
-	wantClass(t, set(t, tgt, "liz@example.com", good), target.Denied, "grant the application")
+	wantClass(t, set(t, tgt, "liz@example.com", good), target.Forbidden, "grant the application")
 	wantClass(t, tgt.Check(t.Context()), target.Denied, "grant the application")
 	g.token = "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"aud":"x","roles":["User-PasswordProfile.ReadWrite.All"]}`)) + ".e30"
 	g.allowed = true
@@ -271,6 +273,31 @@ func TestGrantIsSeen(t *testing.T) {
 	}
 	if err := set(t, tgt, "liz@example.com", good); err != nil {
 		t.Error(err)
+	}
+}
+
+// A role for an administrative unit alone is none of the token's. If the first password ever is of a user outside, Check holds the token against
+// us; but not for ever.
+func TestRoleInAUnit(t *testing.T) {
+	g := &graph{token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"aud":"x"}`)) + ".e30"}
+	tgt := g.open(t)
+	wantClass(t, set(t, tgt, "outside@example.com", good), target.Forbidden, "grant the application")
+	for range 3 {
+		wantClass(t, tgt.Check(t.Context()), target.Denied, "grant the application")
+	}
+	if err := tgt.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	g.allowed = true
+	if err := set(t, tgt, "inside@example.com", good); err != nil {
+		t.Error(err)
+	}
+	g.allowed = false
+	wantClass(t, set(t, tgt, "outside@example.com", good), target.NoUser, "")
+	for range 5 {
+		if err := tgt.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -333,5 +360,75 @@ func (g *graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default: // also for GET: the application may see nobody, and need not
 		w.WriteHeader(http.StatusForbidden)
 		io.WriteString(w, `{"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges to complete the operation."}}`)
+	}
+}
+
+// What the directory demands of the user is passed on, and taken back with the next password.
+func TestMustChange(t *testing.T) {
+	sb := start(t, "liz@example.com")
+	tgt := open(t, options(sb))
+	for _, must := range []bool{true, false} {
+		password := secret.New([]byte(good))
+		err := tgt.SetPassword(t.Context(), target.User{Name: "liz@example.com", MustChange: must}, password)
+		password.Destroy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, _ := sb.State().User(sandbox.Microsoft, "liz@example.com")
+		if held, _ := u.Current(); held.MustChange != must {
+			t.Errorf("the user has to choose another password: %t, want %t", held.MustChange, must)
+		}
+	}
+}
+
+// A delivery shows in the user, if the application may read users.
+func TestLastChange(t *testing.T) {
+	const name = "eve_gmail.com#EXT#@example.com"
+	sb := start(t, name)
+	tgt := open(t, options(sb))
+	if _, err := tgt.LastChange(t.Context(), target.User{}); err != nil {
+		t.Error(err)
+	}
+	before, err := tgt.LastChange(t.Context(), target.User{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1100 * time.Millisecond) // Graph counts whole seconds
+	began := time.Now()
+	if err := set(t, tgt, name, good); err != nil {
+		t.Fatal(err)
+	}
+	after, err := tgt.LastChange(t.Context(), target.User{Name: name})
+	if err != nil || !after.After(before) || after.Sub(began).Abs() > 2*time.Second {
+		t.Errorf("%v, then %v, %v; it is %v", before, after, err, began)
+	}
+	_, err = tgt.LastChange(t.Context(), target.User{Name: "nobody@example.com"})
+	wantClass(t, err, target.NoUser, "")
+	if err := sb.Misbehave(sandbox.Microsoft, sandbox.Fault{Kind: "Authorization_RequestDenied", On: "read"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tgt.LastChange(t.Context(), target.User{Name: name}); !errors.Is(err, target.ErrCannotTell) || !strings.Contains(err.Error(), "User.Read.All") {
+		t.Error(err)
+	}
+	if v := sb.State().Violations; len(v) > 0 {
+		t.Errorf("violations: %v", v)
+	}
+}
+
+// Where the token says that the application may not read users, it is not tried.
+func TestLastChangeByTheToken(t *testing.T) {
+	for claims, tells := range map[string]bool{
+		`{"aud":"x","roles":["User-PasswordProfile.ReadWrite.All"]}`:                 false,
+		`{"aud":"x","roles":["User-PasswordProfile.ReadWrite.All","User.Read.All"]}`: true,
+		`{"aud":"x","wids":["fe930be7-5e62-47db-91af-98c3a49a38b1"]}`:                true,
+	} {
+		g := &graph{token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".e30", allowed: true}
+		tgt := g.open(t)
+		if err := tgt.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tgt.LastChange(t.Context(), target.User{}); (err == nil) != tells || err != nil && !errors.Is(err, target.ErrCannotTell) {
+			t.Errorf("%s: %v", claims, err)
+		}
 	}
 }

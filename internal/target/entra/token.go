@@ -193,3 +193,10 @@ func (c *claims) allow() bool {
 	return c != nil && (slices.Contains(c.roles, "User-PasswordProfile.ReadWrite.All") ||
 		slices.ContainsFunc(c.wids, func(role string) bool { return slices.Contains(resetters, role) }))
 }
+
+// read reports whether the token says that it allows to read users.
+func (c *claims) read() bool {
+	return slices.ContainsFunc(c.roles, func(role string) bool {
+		return slices.Contains([]string{"User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}, role)
+	}) || len(c.wids) > 0 // a directory role may allow it: Graph knows
+}

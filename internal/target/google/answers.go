@@ -1,7 +1,6 @@
 package google
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -51,13 +50,10 @@ func isForbidden(r *cloud.Refusal) bool {
 	return r != nil && r.Status == http.StatusForbidden && (r.Code == "forbidden" || r.Code == "PERMISSION_DENIED")
 }
 
-// whoseFault finds out what "forbidden" means.
-func (t *Target) whoseFault(ctx context.Context, refusal *cloud.Refusal) error {
-	if err := t.probe(ctx); err != nil {
-		return err
-	}
-	return fmt.Errorf("%w: this account has no such address, or it is an administrator's whose password our role may not reset; "+
-		`if it is so for every user, the role lacks "Users: Update: Reset password" (%v)`, target.ErrNoUser, refusal)
+// forbidden is what "forbidden" means in answer to users.update.
+func forbidden(refusal *cloud.Refusal) error {
+	return fmt.Errorf("%w: Google has no such address in this account, or it is an administrator's whose password our role may not reset; "+
+		`if it is so for every user, give the role "Users: Update: Reset password" (%v)`, target.ErrForbidden, refusal)
 }
 
 // classifyUpdate is the meaning of an error of users.update other than "forbidden".

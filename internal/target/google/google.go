@@ -1,7 +1,8 @@
 // Package google sets passwords at Google Workspace and Cloud Identity, over the Admin SDK's Directory API.
 //
 // What: one users.update for each password, with google.golang.org/api/admin/directory/v1. The update has patch semantics: it
-// changes the password, and takes back "must change at next login", since the user has just chosen this one.
+// changes the password, and takes back "must change at next login", since the user has just chosen this one; unless the
+// directory demands a change as well, and the configuration wants that passed on (target.User.MustChange).
 //
 // Why the hash: the API takes a crypt hash in place of the password, so that the clear text does not leave this process. The
 // default is SHA-512 crypt with 10,000 rounds, the most that Google allows. The price: Google cannot judge the strength of
@@ -12,8 +13,8 @@
 // needs the scope admin.directory.user, and a role with the privileges "Users: Read" and "Users: Update: Reset password".
 //
 // Google answers 403 "forbidden" both when we may not reset passwords at all and when this one address is not in the
-// account or belongs to a super administrator. So a user that Google knows is read then: if that is allowed, the trouble is
-// the one user's. A role that may read but not reset passwords cannot be told from that, which is why the error says so.
+// account or belongs to a super administrator: target.ErrForbidden. Check reads a user that Google knows; a role that may read
+// but not reset passwords can only be told by what becomes of other users, which is why the error says so.
 //
 // Whom it trusts: Google's servers, as package cloud says. The credentials file is read anew for each access token, about
 // once an hour, so a key can be replaced under a running forwarder.
@@ -23,13 +24,13 @@
 package google
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"time"
 	"unicode/utf8"
 
 	admin "google.golang.org/api/admin/directory/v1"
@@ -38,6 +39,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/cloud"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/internal/target/google/accepts"
 )
 
 // The password formats.
@@ -139,7 +141,7 @@ func (t *Target) setPassword(ctx context.Context, user target.User, password sec
 	if !cloud.IsName(user.Name) {
 		return fmt.Errorf("%w: the name is not an address", target.ErrNoUser)
 	}
-	change, err := t.change(password)
+	change, err := t.change(password, user.MustChange)
 	if err != nil {
 		return err
 	}
@@ -152,15 +154,23 @@ func (t *Target) setPassword(ctx context.Context, user target.User, password sec
 	case err == nil:
 		return nil
 	case isForbidden(refusal):
-		return t.whoseFault(ctx, refusal)
+		return forbidden(refusal)
 	default:
 		return classifyUpdate(err)
 	}
 }
 
+// LastChange implements target.Target: nothing that the Directory API shows of a user tells.
+func (t *Target) LastChange(context.Context, target.User) (time.Time, error) {
+	return time.Time{}, fmt.Errorf("%w: Google does not show when a password was changed", target.ErrCannotTell)
+}
+
 // change is the part of the user that is sent.
-func (t *Target) change(password secret.Secret) (*admin.User, error) {
-	u := &admin.User{ForceSendFields: []string{"ChangePasswordAtNextLogin"}} // false, which the library leaves out otherwise
+func (t *Target) change(password secret.Secret, mustChange bool) (*admin.User, error) {
+	u := &admin.User{
+		ChangePasswordAtNextLogin: mustChange,
+		ForceSendFields:           []string{"ChangePasswordAtNextLogin"}, // false, which the library leaves out otherwise
+	}
 	text := password.Bytes()
 	if !t.hashed {
 		if !utf8.Valid(text) { // encoding/json would send another password, with U+FFFD in it
@@ -182,24 +192,9 @@ func (t *Target) change(password secret.Secret) (*admin.User, error) {
 	return u, nil
 }
 
-// Accepts implements target.Target: 8 to 100 characters, of any kind (Google's help page on limits; an older page allows
-// only ASCII, so Google has the last word on the others).
+// Accepts implements target.Target.
 func (t *Target) Accepts(password secret.Secret) []target.Reason {
-	text := password.Bytes()
-	if !utf8.Valid(text) {
-		return []target.Reason{"is not valid UTF-8"}
-	}
-	var reasons []target.Reason
-	switch n := utf8.RuneCount(text); {
-	case n < 8:
-		reasons = append(reasons, "has fewer than 8 characters")
-	case n > 100:
-		reasons = append(reasons, "has more than 100 characters")
-	}
-	if bytes.IndexByte(text, 0) >= 0 { // where crypt would stop reading
-		reasons = append(reasons, "has a NUL character")
-	}
-	return reasons
+	return target.Reasons(accepts.Password(password.Bytes()))
 }
 
 // Close implements target.Target.

@@ -34,7 +34,7 @@ func contract(t *testing.T, format string) {
 		Strangers: []string{"nobody@example.com", "liz@elsewhere.example", "root@example.com"},
 		Faults: map[string]target.Class{
 			"userRateLimitExceeded": target.Throttled, "quotaExceeded": target.Throttled, "domainCannotUseApis": target.Denied,
-			"accessNotConfigured": target.Denied, "insufficientPermissions": target.Denied, "forbidden": target.NoUser,
+			"accessNotConfigured": target.Denied, "insufficientPermissions": target.Denied, "forbidden": target.Forbidden,
 		},
 		New: func(t testing.TB, at *targettest.Server) target.Target {
 			o := options(sb)
@@ -157,26 +157,25 @@ func TestBody(t *testing.T) {
 	}
 }
 
-// What "forbidden" means is found out by looking at somebody we must be able to see.
-func TestForbiddenIsProbed(t *testing.T) {
+// "forbidden" may be about us or about the one user: the answer does not tell, and Check may.
+func TestForbidden(t *testing.T) {
 	sb := start(t, sandbox.Options{}, "liz@example.com")
 	tgt := open(t, options(sb))
 	if err := sb.Misbehave(sandbox.Google, sandbox.Fault{Kind: "forbidden"}); err != nil {
 		t.Fatal(err)
 	}
-	wantClass(t, set(t, tgt, "liz@example.com", good), target.Denied, "Reset password")
+	wantClass(t, set(t, tgt, "liz@example.com", good), target.Forbidden, "Reset password")
 	wantClass(t, tgt.Check(t.Context()), target.Denied, "Reset password")
 	if err := sb.Behave(); err != nil {
 		t.Fatal(err)
 	}
-	wantClass(t, set(t, tgt, "liz@elsewhere.example", good), target.NoUser, "no such address")
-	for _, kind := range []string{"503", "cut"} { // and as long as it cannot be found out, nobody is to blame
-		for on, k := range map[string]string{"write": "forbidden", "read": kind} {
-			if err := sb.Misbehave(sandbox.Google, sandbox.Fault{Kind: k, On: on, Times: 1}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		wantClass(t, set(t, tgt, "liz@example.com", good), target.Temporary, "")
+	reads := sb.State().Requests["google users.get"]
+	wantClass(t, set(t, tgt, "liz@elsewhere.example", good), target.Forbidden, "no such address")
+	if n := sb.State().Requests["google users.get"] - reads; n != 0 {
+		t.Errorf("SetPassword made %d requests besides", n)
+	}
+	if err := tgt.Check(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -201,7 +200,7 @@ func TestWithoutSubject(t *testing.T) {
 			}
 			if !role {
 				wantClass(t, check, target.Denied, "assign an administrator role")
-				wantClass(t, write, target.Denied, "assign an administrator role")
+				wantClass(t, write, target.Forbidden, "Reset password")
 			}
 			if v := sb.State().Violations; len(v) > 0 {
 				t.Errorf("violations: %v", v)
@@ -278,6 +277,24 @@ func TestWrongConfiguration(t *testing.T) {
 		change(&o)
 		if _, err := google.New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got: %v", want, err)
+		}
+	}
+}
+
+// What the directory demands of the user is passed on, and taken back with the next password.
+func TestMustChange(t *testing.T) {
+	sb := start(t, sandbox.Options{}, "liz@example.com")
+	tgt := open(t, options(sb))
+	for _, must := range []bool{true, false} {
+		password := secret.New([]byte(good))
+		err := tgt.SetPassword(t.Context(), target.User{Name: "liz@example.com", MustChange: must}, password)
+		password.Destroy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, _ := sb.State().User(sandbox.Google, "liz@example.com")
+		if held, _ := u.Current(); held.MustChange != must {
+			t.Errorf("the user has to choose another password: %t, want %t", held.MustChange, must)
 		}
 	}
 }

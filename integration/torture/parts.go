@@ -1,0 +1,28 @@
+package main
+
+// part is one torture test: an ordinary test that begins with trial.Start.
+type part struct {
+	name  string // as the test gives it to trial.Start
+	test  string // its name
+	where string // its package, from the repository's root
+	long  int    // how many trials it makes here if N is not given
+	dc    bool   // needs the lab's images
+	does  string // for the table: what was done, and what one trial is
+}
+
+// parts is the one list of them, in the order in which they run and in which the table has them. A new one is a line here, and a test that begins with
+// trial.Start, counts its trials, and says Lost, Wrong or OutOfOrder of what it finds.
+var parts = []part{
+	{name: "hook", test: "TestKilledAtRandom", where: "./cmd/samba-pwsync-hook", long: 10_000,
+		does: "the hook killed (SIGKILL) at a random moment; what is visible is whole or recognised as damaged, exit 0 means whole"},
+	{name: "durable", test: "TestPowerCut", where: "./internal/durable", long: 100_000,
+		does: "power cut at a random system call of creating, replacing, moving, removing and shredding files: what had returned holds"},
+	{name: "spool", test: "TestPowerCut", where: "./internal/spool", long: 100_000,
+		does: "power cut at a random system call of the spool's writer: what was put is whole, what was set aside or shredded stays so"},
+	{name: "capture", test: "TestPowerCut", where: "./cmd/samba-pwsync-hook", long: 100_000,
+		does: "power cut at a random system call of the hook, some of its runs killed before: after exit 0 the capture is there and whole"},
+	{name: "handover", test: "TestPowerCut", where: "./internal/agent", long: 100_000,
+		does: "power cut at a random system call of the agent, in most recordings killed up to twice before: each capture is there, or its change; what the mark covers was passed on"},
+	{name: "model", test: "TestModel", where: "./internal/deliver", long: 1_000_000,
+		does: "steps of accounts, DCs, targets: late, repeated and superseded changes, deleted accounts, restored directories, crashes between any two of what a delivery writes, against a model"},
+}
