@@ -50,6 +50,29 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// An outcome may be noted before the proof of its change is, and the forwarder's queue keeps no user principal name.
+func TestOutcomeBeforeItsProof(t *testing.T) {
+	full := account(1)
+	full.UserPrincipalName = "user1@example.com"
+	l := temp(t)
+	prove := func(a change.Account, version int) {
+		t.Helper()
+		if err := l.Prove(Proof{Account: a, Stamp: stamp(version), Proven: at(version)}); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := l.Find(full.UserPrincipalName); err != nil || !maps.Equal(found, map[dsdb.GUID]Kind{full.GUID: ByPrincipal}) {
+			t.Errorf("after the proof of version %d: %v, %v", version, found, err)
+		}
+	}
+	record(t, l, outcome("a", 1, 3, target.Rejected))
+	prove(full, 3)
+	prove(account(1), 3) // as at a start, of what waits
+	prove(full, 2)       // which does not make an old version the newest
+	if _, _, newest := versions(t, l, "a", 1); newest != 3 {
+		t.Errorf("the newest is %d", newest)
+	}
+}
+
 func TestStory(t *testing.T) {
 	l := temp(t)
 	if s, err := l.Story(dsdb.GUID{1}); err != nil || len(s.Outcomes)+len(s.Gaps) != 0 || !s.Newest.Account.GUID.IsZero() {

@@ -269,8 +269,13 @@ func (d *draft) prove(proofs ...Proof) error {
 		if err != nil {
 			return err
 		}
-		if p.Stamp.Compare(known.Stamp) > 0 && !known.voids(p.Stamp, p.Proven) {
+		switch order := p.Stamp.Compare(known.Stamp); {
+		case order > 0 && !known.voids(p.Stamp, p.Proven):
 			d.setNewest(Newest{Account: p.Account, Stamp: p.Stamp, Void: known.Void})
+		case order == 0 && known.Account.UserPrincipalName == "" && p.Account.UserPrincipalName != "":
+			// An outcome was quicker than the proof of its own change, and what waits in the queue does not keep that name.
+			known.Account = p.Account
+			d.keep(known)
 		}
 		for _, place := range p.Places {
 			h, err := d.holderOf(place)
