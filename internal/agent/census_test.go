@@ -39,12 +39,12 @@ func TestIndexIsKept(t *testing.T) {
 		s.rules = &census.Rules{Wanted: true, Policies: []census.Policy{{Name: "odd", Filter: "(odd=1)"}}}
 		alice, bob := s.create("alice", "Passw0rd"), s.create("bob", "Passw0rd", "odd=1", "protected=yes")
 		s.start()
-		time.Sleep(time.Second)
+		s.after(time.Second)
 		s.expectFinds("Alice", ":cloud")
 		s.expectFinds("bob", "odd:")
 		s.rename(alice, "alicia")
 		s.remove(bob)
-		time.Sleep(census.Every)
+		s.after(census.Every)
 		s.expectFinds("alice", "unknown")
 		s.expectFinds("bob", "unknown")
 		s.expectFinds("alicia", ":cloud")
@@ -54,7 +54,7 @@ func TestIndexIsKept(t *testing.T) {
 
 		// The file outlives the agent, the DC's absence, and an account that nobody has asked about.
 		s.setDown(true)
-		time.Sleep(time.Minute)
+		s.after(time.Minute)
 		s.expectFinds("alicia", ":cloud")
 		if p := s.agent.Status().Policies; p.Error == "" {
 			t.Errorf("status is %+v", p)
@@ -64,7 +64,7 @@ func TestIndexIsKept(t *testing.T) {
 		s.setDown(false)
 		s.create("carol", "Passw0rd", "odd=1")
 		s.start()
-		time.Sleep(time.Second)
+		s.after(time.Second)
 		s.expectFinds("carol", "odd:cloud")
 	})
 }
@@ -77,11 +77,11 @@ func TestFilterThatIsNotAnswered(t *testing.T) {
 		guid := s.create("alice", "Passw0rd")
 		s.start()
 		for range 20 {
-			time.Sleep(10 * time.Second)
+			s.after(10 * time.Second)
 			s.hook("alice", "N3wPassword")
 			s.set(guid, "N3wPassword")
 			s.tick()
-			time.Sleep(time.Second)
+			s.after(time.Second)
 			if s.agent.Status().Directory.Error != "" || time.Since(s.agent.Status().Watch.Mark) > 2*time.Second {
 				t.Fatalf("status is %+v", s.agent.Status())
 			}
@@ -99,7 +99,7 @@ func TestNoIndex(t *testing.T) {
 	test(t, func(s *site) {
 		s.create("alice", "Passw0rd")
 		s.start()
-		time.Sleep(time.Minute)
+		s.after(time.Minute)
 		if p := s.agent.Status().Policies; p.Kept || s.samba.dials != 2 {
 			t.Errorf("%d connections; status is %+v", s.samba.dials, p)
 		}

@@ -40,10 +40,20 @@ type samba struct {
 	scans      []uint64 // USNs from which changes were read
 	listed     int      // how often the domain controllers were
 	stuck      string   // a filter that is not answered for all accounts
+	named      names
 
 	controllers []directory.Controller
 	neighbours  []directory.Neighbour
 }
+
+// names are a DC's indexes of mail and userPrincipalName, as of a USN.
+type names struct {
+	usn     uint64
+	holders map[name][]*directory.Account
+}
+
+// name is an attribute, and a value in lower case.
+type name [2]string
 
 func newSamba() *samba {
 	return &samba{turn: make(chan struct{}, 1), accounts: map[dsdb.GUID]*directory.Account{}, deleted: map[dsdb.GUID]*directory.Account{},
@@ -312,12 +322,17 @@ func (c *connection) Matches(ctx context.Context, guid dsdb.GUID, filter string)
 
 func (c *connection) Namesakes(ctx context.Context, attribute string, values, _ []string) (found []directory.Account, err error) {
 	err = c.search(ctx, func() error {
-		for _, a := range c.accounts {
-			value := a.Attributes[attribute]
-			if attribute == "userprincipalname" {
-				value = a.UserPrincipalName
+		if c.named.usn != c.usn {
+			c.named = names{c.usn, map[name][]*directory.Account{}}
+			for _, a := range c.accounts {
+				for _, n := range []name{{"mail", a.Attributes["mail"]}, {"userprincipalname", a.UserPrincipalName}} {
+					n[1] = strings.ToLower(n[1])
+					c.named.holders[n] = append(c.named.holders[n], a)
+				}
 			}
-			if slices.ContainsFunc(values, func(v string) bool { return strings.EqualFold(v, value) }) {
+		}
+		for _, v := range values {
+			for _, a := range c.named.holders[name{attribute, strings.ToLower(v)}] {
 				found = append(found, *a)
 			}
 		}
