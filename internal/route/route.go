@@ -334,7 +334,7 @@ func (t *Table) refusedForAll(ctx context.Context, dc Directory, a directory.Acc
 			return "the account matches exclude", err
 		}
 	}
-	if t.scope.Filter != "" {
+	if t.scope.Filter != "" && t.scope.Filter != directory.UserAccounts { // which an account is, or it would not have been found
 		if wanted, err := dc.Matches(ctx, a.GUID, t.scope.Filter); err != nil || !wanted {
 			return "the account does not match filter", err
 		}

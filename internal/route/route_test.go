@@ -107,6 +107,14 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// That an account is a user's, which the default filter asks for, needs no search.
+func TestDefaultFilter(t *testing.T) {
+	routes, refusals, err := table(t, directory.UserAccounts, "", Target{Name: "cloud", UserAttribute: "mail"}).Of(t.Context(), dc{}, alice)
+	if err != nil || len(routes) != 1 || len(refusals) != 0 {
+		t.Errorf("%v, %v, %v", routes, refusals, err)
+	}
+}
+
 // Whatever question the DC leaves open, nobody is routed anywhere.
 func TestErrorsDecideNothing(t *testing.T) {
 	targets := []Target{{Name: "two", UserAttribute: "mail"}, {Name: "one", UserAttribute: "mail", Filter: "(one=1)"}}

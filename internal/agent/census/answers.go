@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/samba-pwsync/samba-pwsync/internal/route"
-	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
@@ -19,9 +17,6 @@ type answers struct {
 
 // Matches implements route.Directory.
 func (a *answers) Matches(ctx context.Context, guid dsdb.GUID, filter string) (bool, error) {
-	if matchesAll(filter) { // which would be the longest of answers
-		return true, nil
-	}
 	if a.matching[filter] == nil {
 		found := map[dsdb.GUID]bool{}
 		if err := a.dc.Matching(ctx, filter, func(guid dsdb.GUID) error { found[guid] = true; return nil }); err != nil {
@@ -43,17 +38,3 @@ func (a *answers) Protected(ctx context.Context, guid dsdb.GUID) (bool, error) {
 	}
 	return a.protected[guid], nil
 }
-
-// alone is the DC, asked about one account.
-type alone struct{ route.Directory }
-
-// Matches implements route.Directory.
-func (a alone) Matches(ctx context.Context, guid dsdb.GUID, filter string) (bool, error) {
-	if matchesAll(filter) {
-		return true, nil
-	}
-	return a.Directory.Matches(ctx, guid, filter)
-}
-
-// matchesAll is for the default of [directory] filter: a census knows user accounts only.
-func matchesAll(filter string) bool { return filter == directory.UserAccounts }

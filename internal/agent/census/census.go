@@ -243,7 +243,7 @@ func (c *Census) follow(ctx context.Context, dc Directory, now position) error {
 			c.learn(a, nil)
 			continue
 		}
-		entry, err := c.rules.entry(ctx, alone{dc}, a)
+		entry, err := c.rules.entry(ctx, dc, a)
 		switch {
 		case errors.Is(err, directory.ErrNotFound): // gone since
 			c.forget(a.GUID)

@@ -83,9 +83,6 @@ func (d *domain) remove(name string) {
 }
 
 func (d *domain) matches(m *member, filter string) bool {
-	if filter == directory.UserAccounts {
-		return true
-	}
 	name, value, _ := strings.Cut(strings.Trim(filter, "()"), "=")
 	if name == "memberOf" {
 		return slices.Contains(d.groups[value], m.SAMAccountName)
