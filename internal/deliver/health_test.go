@@ -387,7 +387,7 @@ func TestForbiddenForEverybody(t *testing.T) {
 		if s := w.status("google"); s.State != Denied || !strings.Contains(s.Error, "reset right missing") {
 			t.Errorf("%+v", s)
 		}
-		w.pass(24 * time.Hour)
+		w.doze(24 * time.Hour)
 		w.happened("parked", 0)
 		if s := w.status("google"); s.Waiting != 7 {
 			t.Errorf("%+v", s)

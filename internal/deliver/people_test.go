@@ -176,7 +176,7 @@ func TestRetryNow(t *testing.T) {
 		for n := range byte(8) {
 			w.put(w.change(1+n, 1, "google", "entra"))
 		}
-		w.pass(3 * time.Hour) // by now both are looked at every few minutes only
+		w.doze(3 * time.Hour) // by now both are looked at every few minutes only
 		google.fails(nil)
 		start := time.Now()
 		r, err := w.f.Retry("", "google")

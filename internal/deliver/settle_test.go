@@ -79,7 +79,7 @@ func newDomain(t *testing.T, n int, settles bool) *domain {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
-		every(ctx, func() {
+		d.dcs[0].every(ctx, func() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			for _, c := range d.dcs {
@@ -505,7 +505,7 @@ func TestSettling(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				w.start()
-				go every(ctx, func() {
+				go w.every(ctx, func() {
 					mu.Lock()
 					defer mu.Unlock()
 					if err := change.WriteMark(w.outgoing(), change.Mark{AsOf: time.Now(), Peers: peers}); err != nil {

@@ -38,6 +38,7 @@ type world struct {
 	places  map[string]*place
 	targets []Target
 	told    atomic.Int64 // files of sightings
+	dozes   atomic.Bool
 
 	f       *Forwarder
 	queue   *queue.Queue
@@ -121,7 +122,7 @@ func (w *world) start() {
 	w.open()
 	ctx, cancel := context.WithCancel(context.Background())
 	ticks := make(chan struct{}, 1)
-	go every(ctx, func() {
+	go w.every(ctx, func() {
 		select {
 		case ticks <- struct{}{}:
 		default:
@@ -150,19 +151,34 @@ func (w *world) pass(d time.Duration) {
 func (w *world) watched() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	done.Go(func() { every(ctx, func() { w.mark(time.Now()) }) })
+	done.Go(func() { w.every(ctx, func() { w.mark(time.Now()) }) })
 	w.unwatch = func() { cancel(); done.Wait() }
 }
 
 // every does something at once and then each second, until ctx ends.
-func every(ctx context.Context, do func()) {
+func (w *world) every(ctx context.Context, do func()) {
 	for ctx.Err() == nil {
 		do()
+		pause := scanEvery
+		if w.dozes.Load() {
+			pause = dozing
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(scanEvery):
+		case <-time.After(pause):
 		}
 	}
+}
+
+// dozing is the time between two passes of an agent's watch where each takes the DC long.
+const dozing = 20 * time.Second
+
+// doze is pass for long times, at a twentieth of the cost: the agent's watch is slow, and the folder is looked at as seldom.
+func (w *world) doze(d time.Duration) {
+	w.dozes.Store(true)
+	w.pass(d - dozing)
+	w.dozes.Store(false)
+	w.pass(dozing)
 }
 
 func (w *world) mark(asOf time.Time) {

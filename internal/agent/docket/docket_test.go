@@ -220,10 +220,10 @@ func TestWhoseCaptureItMayBe(t *testing.T) {
 // However many have had their time, the search that finds it is not held up by shredding them all.
 func TestFewAreDismissedAtATime(t *testing.T) {
 	d := New(time.Second)
-	orphans(t, d, time.Now().Add(-time.Hour), make([]time.Duration, 100*dismissals)...)
+	orphans(t, d, time.Now().Add(-time.Hour), make([]time.Duration, 10*dismissals)...)
 	d.PassComplete(time.Now())
 	s := d.claims[""]
-	for left := 100 * dismissals; left > 0; left -= dismissals {
+	for left := 10 * dismissals; left > 0; left -= dismissals {
 		findings := d.Judge(s, directory.Account{}, proof.Stored{}, directory.ErrNotFound, time.Now())
 		if len(findings) != dismissals {
 			t.Fatalf("%d are dismissed at once, of %d", len(findings), left)
