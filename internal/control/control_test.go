@@ -17,7 +17,7 @@ import (
 // first repeats a question until the server, which starts meanwhile, is there.
 func first(t *testing.T, path, question string, answer any) error {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if err := Get(t.Context(), path, question, answer); !errors.Is(err, ErrNotRunning) || time.Now().After(deadline) {
 			return err
 		}

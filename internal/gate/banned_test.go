@@ -26,7 +26,7 @@ func (s *site) decide(password string) Verdict {
 	if c.Err != nil {
 		s.t.Fatal(c.Err)
 	}
-	return c.Decide(request(password), time.Now().Add(20*time.Second))
+	return c.Decide(request(password), time.Now().Add(3*time.Minute))
 }
 
 // words writes a file of words, and returns its path.
@@ -124,7 +124,7 @@ func TestCutOffUnderUs(t *testing.T) {
 	s.decide(acme)
 	table := s.tables()[0]
 	c := s.load()
-	tools := &tools{conf: c, request: request(acme), until: time.Now().Add(20 * time.Second)}
+	tools := &tools{conf: c, request: request(acme), until: time.Now().Add(3 * time.Minute)}
 	b := tools.banned(c.Policy.Banned)
 	if b == nil || len(tools.troubles) > 0 {
 		t.Fatal(tools.troubles)

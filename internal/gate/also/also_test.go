@@ -22,7 +22,7 @@ func script(t *testing.T, text string) string {
 	return path
 }
 
-func soon() time.Time { return time.Now().Add(20 * time.Second) }
+func soon() time.Time { return time.Now().Add(3 * time.Minute) }
 
 func TestVerdicts(t *testing.T) {
 	for _, tc := range []struct {
@@ -81,28 +81,27 @@ func TestCannotBeAsked(t *testing.T) {
 func TestHangs(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
 	path := script(t, "#!/bin/sh\nsleep 1000 &\necho $! $$ > $1\nwait")
-	begun := time.Now()
-	ok, err := Run(path+" "+pids, []byte(password), os.Environ(), begun.Add(500*time.Millisecond))
-	if ok || !errors.Is(err, ErrLate) {
-		t.Errorf("%v, %v", ok, err)
-	}
-	if took := time.Since(begun); took < 500*time.Millisecond || took > 5*time.Second {
-		t.Errorf("took %v", took)
-	}
-	text, err := os.ReadFile(pids)
-	if err != nil {
-		t.Fatal(err)
-	}
-	numbers := strings.Fields(string(text))
-	if len(numbers) != 2 {
-		t.Fatalf("the program did not start: %q", text)
+	var numbers []string
+	for patience := 500 * time.Millisecond; len(numbers) != 2; patience *= 2 { // a busy machine starts it late
+		begun := time.Now()
+		ok, err := Run(path+" "+pids, []byte(password), os.Environ(), begun.Add(patience))
+		if ok || !errors.Is(err, ErrLate) {
+			t.Errorf("%v, %v", ok, err)
+		}
+		if took := time.Since(begun); took < patience || took > patience+time.Minute {
+			t.Errorf("took %v of %v", took, patience)
+		}
+		text, _ := os.ReadFile(pids)
+		if numbers = strings.Fields(string(text)); patience > time.Minute {
+			t.Fatalf("the program did not start: %q", text)
+		}
 	}
 	for _, pid := range numbers {
 		gone := func() bool {
 			stat, err := os.ReadFile("/proc/" + pid + "/stat")
 			return err != nil || strings.Contains(string(stat), ") Z ")
 		}
-		for deadline := time.Now().Add(5 * time.Second); !gone(); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); !gone(); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("process %s lives on", pid)
 			}
@@ -113,10 +112,10 @@ func TestHangs(t *testing.T) {
 // What a program leaves in the background is not waited for.
 func TestBackground(t *testing.T) {
 	begun := time.Now()
-	if ok, err := Run(script(t, "#!/bin/sh\nsleep 3 &\nexit 0"), nil, os.Environ(), soon()); !ok || err != nil {
+	if ok, err := Run(script(t, "#!/bin/sh\nsleep 100 &\nexit 0"), nil, os.Environ(), soon()); !ok || err != nil {
 		t.Errorf("%v, %v", ok, err)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 }
