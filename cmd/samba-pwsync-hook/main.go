@@ -154,6 +154,8 @@ func answer(file string, stdin io.Reader, getenv func(string) string, environ []
 
 	if err = nil; l.Refused() {
 		l.verdict = refused
+	} else if conf.NoTarget {
+		l.verdict = accepted // a password that nobody wants is not kept
 	} else if l.capture, err = within(late, "storing", "",
 		func() (string, error) { return take(conf.HookConfig, from, password) }); err != nil {
 		l = l.notCaptured(err, conf.Hook)

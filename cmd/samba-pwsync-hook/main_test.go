@@ -51,6 +51,39 @@ func TestTakesAPassword(t *testing.T) {
 	s.silent(good)
 }
 
+// Where no target is configured, no password is kept; where there is one, or something that is to be one, it is.
+func TestNothingIsKeptThatNobodyWants(t *testing.T) {
+	s := newSite(t)
+	for _, tc := range []struct {
+		config string
+		kept   int
+	}{
+		{"", 0},
+		{"[policy]\nmin_length = 9\n[directory]\nproof = \"aes256\"\n", 0},
+		{"[target]\n", 0},
+		{"[target.google]\n", 1},
+		{"[target.google]\ntype = \"gogle\"\n", 1},
+		{"[target]\ngoogle = 1\n", 1},
+	} {
+		s.write("state_dir = \"" + s.state + "\"\n" + tc.config)
+		r := s.run(good, alice)
+		if r.code != 0 || len(r.captures) != tc.kept || r.priority != "38" {
+			t.Errorf("%q: exit %d, %d captures, log <%s> %q", tc.config, r.code, len(r.captures), r.priority, r.line)
+		}
+		for _, c := range r.captures {
+			s.must(os.Remove(c))
+		}
+	}
+	s.write("state_dir = \"" + s.state + "\"\n")
+	if r := s.run("short", alice); r.code != 1 {
+		t.Errorf("the policy: exit %d, log %q", r.code, r.line)
+	}
+	s.must(os.RemoveAll(filepath.Join(s.state, "keys")))
+	if r := s.run(good, alice); r.code != 0 || r.line != `accepted account="alice"` {
+		t.Errorf("without keys: exit %d, log %q", r.code, r.line)
+	}
+}
+
 // For the proof by AES256 key the agent is given the password; by a slip in the configuration it is not.
 func TestProof(t *testing.T) {
 	for _, tc := range []struct {

@@ -98,10 +98,10 @@ func (s *site) must(err error) {
 func (s *site) key(role string) string { return filepath.Join(s.state, "keys", role+".pub") }
 func (s *site) incoming() string       { return filepath.Join(s.state, "spool", "incoming") }
 
-// configure writes a configuration that names the state folder, and what is given.
+// configure writes a configuration that names the state folder, what is given, and a target of which the hook knows nothing.
 func (s *site) configure(more ...string) {
 	s.t.Helper()
-	s.write("state_dir = \"" + s.state + "\"\n" + strings.Join(more, "\n"))
+	s.write("state_dir = \"" + s.state + "\"\n" + strings.Join(more, "\n") + "\n[target.later]\n")
 }
 
 func (s *site) write(config string) {

@@ -141,11 +141,11 @@ func checkConfig(list *checklist, cfg *config.Config, path string) (ill map[stri
 	}
 	listFaults(list, filterFaults(cfg, path))
 	checkPolicies(list, cfg)
-	if len(cfg.Target) == 0 {
-		list.fault(exitUsage, errNoTarget)
-	}
 	if list.faults == 0 {
 		list.ok("configuration %s, and the files that it names", path)
+		if len(cfg.Target) == 0 {
+			list.ok("%s", noTarget)
+		}
 	}
 	return ill
 }

@@ -18,7 +18,6 @@ import (
 )
 
 var (
-	errNoTarget    = errors.New("no target is configured: add a [target.NAME] section to the configuration")
 	errNotAsInit   = errors.New("it belongs to somebody else")
 	errNoHashes    = errors.New("no new password can be proven: Samba stores no NT hashes (nt hash store in smb.conf)")
 	errNoProof     = errors.New("no new password can be proven: Samba stores neither NT hashes (nt hash store in smb.conf) nor AES keys (the domain's functional level is below 2008)")
@@ -50,7 +49,7 @@ func hints(err error) []string {
 	switch {
 	case errors.As(err, &usage):
 		return []string{usage.ask + " --help lists what there is"}
-	case errors.As(err, &faults), errors.Is(err, errNoTarget):
+	case errors.As(err, &faults):
 		return []string{manual}
 	case errors.As(err, &nobody):
 		return []string{"make the user: useradd --system --home /nonexistent --shell /usr/sbin/nologin " + string(nobody)}

@@ -28,7 +28,6 @@ func TestHints(t *testing.T) {
 	}{
 		{"usage", &usageError{"unknown flag --x", "samba-pwsync serve"}, "samba-pwsync serve --help"},
 		{"configuration", config.Faults{{File: "f", Problem: "is wrong"}}, "samba-pwsync.toml(5)"},
-		{"no target", errNoTarget, "samba-pwsync.toml(5)"},
 		{"no user", fmt.Errorf("looking up: %w", user.UnknownUserError("pw")), "useradd --system --home /nonexistent --shell /usr/sbin/nologin pw"},
 		{"locked", fmt.Errorf("locking: %w", errLocked), "systemctl status"},
 		{"other owner", fmt.Errorf("locking: %w", errOtherOwner), "samba-pwsync init --user root"},
@@ -73,7 +72,6 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", &codedError{exitUsage, errors.New("x")}), exitUsage},
 		{fmt.Errorf("wrapped: %w", &usageError{"x", "y"}), exitUsage},
 		{fmt.Errorf("wrapped: %w", config.Faults{{}}), exitUsage},
-		{fmt.Errorf("wrapped: %w", errNoTarget), exitUsage},
 		{errors.Join(&codedError{exitUsage, errors.New("x")}, errors.New("closing")), exitUsage},
 	} {
 		if got := exitCode(tc.err); got != tc.want {

@@ -106,7 +106,7 @@ func exitCode(err error) int {
 		coded  *codedError
 	)
 	switch {
-	case errors.As(err, &usage), errors.As(err, &faults), errors.Is(err, errNoTarget):
+	case errors.As(err, &usage), errors.As(err, &faults):
 		return exitUsage
 	case errors.As(err, &coded):
 		return coded.code

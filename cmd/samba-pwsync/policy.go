@@ -45,8 +45,8 @@ func policyCommand() *cli.Command {
 		}, {
 			Name:  "compile",
 			Usage: "compile the files of banned words now",
-			Description: "serve does so by itself when they change, and the hook where there are up to 100,000 words. It is for a machine on which serve " +
-				"does not run yet, or may not see the files.",
+			Description: "serve does so by itself when they change. It is for a machine on which serve does not run, or may not see the files; until words " +
+				"are compiled, the hook reads all of them at each password.",
 			Flags:  []cli.Flag{configFlag()},
 			Before: noArguments,
 			Action: runPolicyCompile,

@@ -95,9 +95,6 @@ func (p *part) close() (err error) {
 //	spool/refusals → agent (counts, notices)      → spool/outgoing → forwarder (courier)       → people
 func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log) (err error) {
 	harden()
-	if len(cfg.Target) == 0 {
-		return errNoTarget // an agent without targets would find every capture unwanted, and shred it
-	}
 	var parts []*part
 	defer func() {
 		for _, p := range parts {

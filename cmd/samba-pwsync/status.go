@@ -23,6 +23,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
+	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 	"github.com/samba-pwsync/samba-pwsync/internal/keyring"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
@@ -34,8 +35,8 @@ func statusCommand() *cli.Command {
 		Usage: "tell how the agent, the forwarder and the targets are",
 		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
 			"attention (not running, directory down or without what passwords are proven by, a target denied or down, items parked, passwords expired " +
-			"undelivered, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer silent, policies of accounts out of date, the watch " +
-			"stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
+			"undelivered, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer silent, policies of accounts out of date, a rule " +
+			"of the policy that cannot be asked, the watch stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
@@ -54,7 +55,8 @@ type report struct {
 	Damaged   int              `json:"damaged"`   // files that were set aside
 	Attention []string         `json:"attention"` // empty: all is well
 
-	units units
+	units  units
+	ailing []error // what the hook cannot ask of the policy
 }
 
 func runStatus(c *cli.Context) error {
@@ -78,7 +80,7 @@ func runStatus(c *cli.Context) error {
 }
 
 func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
-	r, paths := &report{Version: version, Attention: []string{}}, cfg.Paths()
+	r, paths := &report{Version: version, Attention: []string{}, ailing: gate.Ailing(cfg.ForHook())}, cfg.Paths()
 	owner, err := ownerOf(paths.Forwarder)
 	if err != nil {
 		return nil, err
@@ -123,6 +125,9 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 	r.judge()
 	return r, nil
 }
+
+// noTarget is what there is to say where no target is configured.
+const noTarget = "no target is configured: the password policy works alone, and no password is kept or sent"
 
 // unheardFor is for how long a peer may be silent: three of the rounds in which Samba asks each of its neighbours.
 const unheardFor = 15 * time.Minute
@@ -208,6 +213,9 @@ func (r *report) judge() {
 			}
 		}
 	}
+	for _, err := range r.ailing {
+		attention("%v", err)
+	}
 	if r.Damaged > 0 {
 		attention("%d files made no sense and were set aside into spool/incoming/damaged or spool/outgoing/damaged", r.Damaged)
 	}
@@ -257,6 +265,9 @@ func (r *report) print(out io.Writer) error {
 			fresh = "fresh"
 		}
 		row("watch", "%s, directory seen as of %s", fresh, clock(f.Watch.AsOf))
+		if len(f.Targets) == 0 {
+			row("targets", "%s", noTarget)
+		}
 		for _, t := range f.Targets {
 			text := fmt.Sprintf("%s; %d waiting, %d parked, %d accounts delivered", t.State, t.Waiting, t.Parked, t.Delivered)
 			if t.Confirmed > 0 {

@@ -15,8 +15,8 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/policy/words"
 )
 
-// keepWords compiles the banned words for the hook when their files change, or the configuration does, until ctx ends. The hook
-// can do so itself, unless there are many; but it has the DC's database locked meanwhile.
+// keepWords compiles the banned words for the hook when their files change, or the configuration does, until ctx ends. Until then the
+// hook reads all of them at each password, while the DC's database is locked.
 func keepWords(ctx context.Context, cfg *config.Config, log *event.Log) {
 	const pause = 5 * time.Second
 	said := ""

@@ -340,6 +340,33 @@ func TestFollowupOfAnUnreadableDomain(t *testing.T) {
 	}
 }
 
+// Without a target nobody is asked about, whoever changes; a capture from before is shredded. A target that comes has all of them looked at.
+func TestFollowupWithoutATarget(t *testing.T) {
+	test(t, func(s *site) {
+		before := s.routes
+		var err error
+		if s.routes, err = route.New(nil, route.Scope{}); err != nil {
+			s.Fatal(err)
+		}
+		alice := s.create("alice", "old")
+		s.hook("alice", "new")
+		s.set(alice, "new")
+		s.installed()
+		s.set(alice, "newer")
+		s.after(enough)
+		s.expectDecided()
+		s.expectWaiting(0)
+		if n := s.agent.Status().Followup.Undecided; n != 0 {
+			s.Errorf("%d are undecided", n)
+		}
+		s.stop()
+		s.routes = before
+		s.start()
+		s.after(enough)
+		s.expectDecided("alice@3 of DC1 cloud:alice@example.com:not-captured")
+	})
+}
+
 func TestDeletedIsNotFollowedUp(t *testing.T) {
 	test(t, func(s *site) {
 		alice := s.create("alice", "old")

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -109,6 +110,47 @@ func TestPeersBeforeTheFirstPass(t *testing.T) {
 		s.start()
 		s.after(time.Minute)
 		expectPeers(t, s.proven().Peers, change.Peer{Name: "dc2"})
+	})
+}
+
+// Where the DC does not tell how far it has heard the peers, only the last word waits for that: the watch goes on, and captures of which nothing
+// came are dismissed, those without a name, too.
+func TestPeersThatCannotBeAskedFor(t *testing.T) {
+	unreadable := errors.New("LDAP result 80")
+	test(t, func(s *site) {
+		s.peers = []string{"dc2"}
+		s.create("alice", "old")
+		s.set(s.create("bob", "old"), "older")
+		s.unreadable = unreadable
+		s.start()
+		s.after(time.Minute)
+		expectPeers(t, s.mark().Peers, change.Peer{Name: "dc2"})
+		for range 5 {
+			s.hook("", "guess")
+			s.hook("nobody", "guess")
+			s.hook("alice", "guess")
+		}
+		s.after(5 * time.Minute)
+		s.expectWaiting(0)
+		s.expectEvents(map[string]uint64{"agent-trouble": 2}) // and the reasons of drift
+
+		s.mu.Lock()
+		s.unreadable = nil
+		s.mu.Unlock()
+		heard := time.Now()
+		s.hears(10, heard)
+		s.after(time.Minute)
+		expectPeers(t, s.mark().Peers, change.Peer{Name: "dc2", InvocationID: dc2, USN: 10, Heard: heard})
+		s.mu.Lock()
+		s.unreadable = unreadable
+		s.mu.Unlock()
+		s.hears(11, heard.Add(time.Second))
+		s.after(10 * time.Minute)
+		if age := time.Since(s.mark().AsOf); age > time.Minute {
+			s.Errorf("the mark is %v old", age)
+		}
+		expectPeers(t, s.mark().Peers, change.Peer{Name: "dc2", InvocationID: dc2, USN: 10, Heard: heard})
+		s.expectEvents(map[string]uint64{"agent-trouble": 3})
 	})
 }
 

@@ -311,11 +311,14 @@ func TestLoadHook(t *testing.T) {
 		want   HookConfig
 		faults int
 	}{
-		{"nothing", "", builtin, 0},
+		{"nothing", "", with(func(c *HookConfig) { c.NoTarget = true }), 0},
 		{"all right", head + "[policy]\nmode = \"off\"\n", with(func(c *HookConfig) {
 			*c = own
-			c.Policy.Mode = Off
+			c.Policy.Mode, c.NoTarget = Off, true
 		}), 0},
+		{"a target that is none yet", head + "[target.x]\n", own, 0},
+		{"what may be a target", "target = 3\n" + head, own, 0},
+		{"what may have been a target", head + "[taget.x]\ntype = \"google\"\n", own, 1},
 		{"others' faults do not matter", head + "[policy]\nmin_length = 12\n[directory]\nurl = 3\nx = 1\nproof = \"aes256\"\n[target.g]\n", with(func(c *HookConfig) {
 			*c = own
 			c.Policy.MinLength, c.Proof = 12, AES256

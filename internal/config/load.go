@@ -29,6 +29,9 @@ type HookConfig struct {
 	Policies []NamedPolicy // in the order of their precedence
 	Proof    string        // directory.proof
 	Targets  []HookTarget  // sorted by name
+
+	// NoTarget says that nobody wants any password: the file has no section of a target, not even one with a fault.
+	NoTarget bool
 }
 
 // HookTarget is what the hook needs to know of a target: which passwords it takes, its type tells.
@@ -82,10 +85,14 @@ func Read(path string) ([]byte, fs.FileInfo, error) {
 func ParseHook(path string, text []byte) (HookConfig, error) {
 	c, all := decode(path, text)
 	usable := c.ForHook()
+	usable.NoTarget = len(c.Target) == 0
 	var faults Faults
 	for _, fault := range all {
 		switch section, key, _ := strings.Cut(fault.Key, "."); section {
-		case "target", "notify":
+		case "target":
+			usable.NoTarget = false
+			continue
+		case "notify":
 			continue
 		case "directory":
 			if key != "" && key != "proof" {
@@ -97,6 +104,7 @@ func ParseHook(path string, text []byte) (HookConfig, error) {
 		faults = append(faults, fault)
 	}
 	if len(faults) > 0 {
+		usable.NoTarget = false // who can tell
 		return usable, faults
 	}
 	return usable, nil

@@ -25,6 +25,36 @@ func (w *world) named(n byte, version int, name string, targets ...string) chang
 
 func deleted(n byte) change.Sighting { return change.Sighting{Account: account(n), Gone: true} }
 
+// Who is gone is forgotten when a directory would have forgotten him, and nobody else.
+func TestDeletedAccountIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.put(w.named(1, 7, "alice", "google"))
+		w.put(w.named(2, 7, "bob", "google"))
+		w.pass(2 * time.Second)
+		w.tell(deleted(1))
+		w.pass(2 * time.Second)
+		w.stop()
+		time.Sleep(keepGone - 3*time.Minute)
+		w.start()
+		w.pass(2 * time.Minute)
+		w.happened("swept", 0)
+		if s := w.f.Status(); s.Targets[0].Delivered != 2 {
+			t.Errorf("%+v", s.Targets)
+		}
+		w.stop()
+		time.Sleep(time.Minute)
+		w.start()
+		w.pass(2 * time.Minute)
+		w.happened("swept", 1)
+		if s := w.f.Status(); s.Targets[0].Delivered != 1 {
+			t.Errorf("%+v", s.Targets)
+		}
+		w.stop()
+	})
+}
+
 // alice is deleted while her target is down, and another alice is made with the same name there: what waits is shredded at once, and
 // never sent, also if its file comes late or is met again.
 func TestDeletedAccount(t *testing.T) {

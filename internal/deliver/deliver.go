@@ -162,6 +162,7 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 	for _, l := range f.lanes {
 		lanes.Go(func() { l.run(ctx, attempts) })
 	}
+	lanes.Go(func() { f.sweep(ctx) })
 	f.intake(ctx, ticks)
 	stop := time.AfterFunc(stopGrace, abandon)
 	defer stop.Stop()

@@ -25,7 +25,30 @@ const (
 	batch = 256
 
 	expireEvery = time.Minute
+
+	// sweepEvery is how often the ledger is swept, and keepGone how long it remembers who is gone: as long as a directory keeps tombstones, in
+	// which time whatever waits has long expired.
+	sweepEvery = 24 * time.Hour
+	keepGone   = 180 * 24 * time.Hour
 )
+
+// sweep has the ledger forget what is over, until ctx ends. A start is busy enough without it.
+func (f *Forwarder) sweep(ctx context.Context) {
+	for pause := time.Minute; ; pause = sweepEvery {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		f.try("forgetting accounts that are gone", func() error {
+			n, err := f.ledger.Sweep(time.Now().Add(-max(keepGone, 2*f.ttl)))
+			if n > 0 {
+				f.log.Swept(n)
+			}
+			return err
+		})
+	}
+}
 
 // intake looks at the folder at every tick until ctx ends.
 func (f *Forwarder) intake(ctx context.Context, ticks <-chan struct{}) {

@@ -254,7 +254,7 @@ func modelCheck(t testing.TB, rt *rapid.T, mutation mutation, found func(string)
 		"change": m.change, "change at once": m.changeAtOnce, "write late": m.writeLate, "write again": m.writeAgain, "replicate": m.replicate,
 		"remove": m.remove, "bring back": m.bringBack, "snapshot": func() { m.snapshot = m.accounts }, "restore": m.restore,
 		"watch": m.watch, "watch and scan": func() { m.watch(); m.scan() }, "scan": m.scan, "attempt": m.attempt, "attempts": m.attempts,
-		"mood": m.changeMood, "pass": m.pass, "crash": func() { panic(crashed{}) }, "bomb": func() { m.bomb = rapid.IntRange(1, 6).Draw(m.rt, "events") },
+		"sweep": m.sweep, "mood": m.changeMood, "pass": m.pass, "crash": func() { panic(crashed{}) }, "bomb": func() { m.bomb = rapid.IntRange(1, 6).Draw(m.rt, "events") },
 	} {
 		actions[name] = func(rt *rapid.T) {
 			m.rt = rt
@@ -472,6 +472,40 @@ func (m *modelWorld) writeAgain() {
 	m.put(serial)
 	if required == 0 { // if it was shredded with the account, or the directory's past, it may stay so
 		delete(m.required, n)
+	}
+}
+
+// sweep has the ledger forget what is older than all that waits, or may be written again.
+func (m *modelWorld) sweep() {
+	tick()
+	before := time.Now()
+	older := func(proven time.Time) {
+		if proven.Before(before) {
+			before = proven
+		}
+	}
+	for _, serial := range m.late {
+		older(m.issues[serial-1].change.Proven)
+	}
+	for _, h := range m.accounts {
+		if h.serial > 0 {
+			older(m.issues[h.serial-1].change.Proven)
+		}
+	}
+	for _, item := range m.queue.Items() {
+		older(item.Proven)
+	}
+	files, err := m.f.changes.List()
+	if err != nil {
+		m.Fatal(err)
+	}
+	for _, file := range files {
+		if c, state := read(m.f, m.f.changes, file, change.Parse); state == good {
+			older(c.Proven)
+		}
+	}
+	if _, err := m.ledger.Sweep(before); err != nil {
+		m.Fatal(err)
 	}
 }
 

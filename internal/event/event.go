@@ -275,6 +275,11 @@ func (l *Log) RolledBack(target string, a change.Account, old, now uint32) {
 		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
 }
 
+// Swept: the ledger has forgotten accounts that were deleted long ago.
+func (l *Log) Swept(accounts int) {
+	l.write(slog.LevelDebug, "swept", "accounts that were deleted long ago are forgotten", slog.Int("count", accounts))
+}
+
 // Lacks: a target that wants the account has not got the password that the directory holds, and will not get it by itself.
 func (l *Log) Lacks(a change.Account, target string, why change.Reason, detail string) {
 	level := slog.LevelWarn

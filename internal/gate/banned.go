@@ -22,20 +22,19 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/policy/words"
 )
 
-const (
-	// compileHere is the size of word files, in bytes, that the hook compiles itself: some 100,000 words, half a second. What
-	// is larger, the agent does, and `samba-pwsync policy compile`; but where nothing is compiled yet, the hook takes more upon itself.
-	compileHere  = 1 << 20
-	compileFirst = 3 << 20
+// unremarked is up to what size of word files, in bytes, nothing is said of it that the hook reads them word for word: what costs it some
+// milliseconds is for whoever runs no serve to choose.
+const unremarked = 64 << 10
 
-	compilePatience = 2 * time.Second
+// readPatience is for how long the hook reads words that are not compiled.
+const readPatience = 2 * time.Second
+
+var (
+	errUncompiled = errors.New("the banned words are not compiled, so each password has all of them read: start samba-pwsync, or run `samba-pwsync policy compile`")
+	errSlow       = errors.New("the banned words are too many to be read here: start samba-pwsync, or run `samba-pwsync policy compile`")
+	errOld        = errors.New("those that were compiled before hold")
+	errNone       = errors.New("no word is banned")
 )
-
-var errNone = errors.New("the word files are too large to be compiled here: start samba-pwsync, or run `samba-pwsync policy compile`; until then no word is banned")
-
-var errStale = errors.New("the word files have changed, and are too large to be compiled here: start samba-pwsync, or run `samba-pwsync policy compile`; until then what was compiled holds")
-
-var errSlow = errors.New("compiling the word files takes too long here: start samba-pwsync, or run `samba-pwsync policy compile`; until then what was compiled before holds, if anything was")
 
 // wordsFile is where the compiled words of a list of files lie; each list has its own.
 func wordsFile(paths config.Paths, list []string) string {
@@ -50,24 +49,35 @@ const (
 
 // state tells one state of word files from another, without reading them: each file's place, size and times. Nobody can set
 // the last of these.
-func state(list []string) (tag [sha256.Size]byte, size int64, err error) {
+func state(list []string) (s files, err error) {
 	h := sha256.New()
 	for _, path := range list {
 		info, err := os.Stat(path)
 		if err != nil {
-			return tag, 0, fmt.Errorf("reading banned words: %w", err)
+			return files{}, fmt.Errorf("reading banned words: %w", err)
 		}
 		if !info.Mode().IsRegular() { // a pipe would be waited for
-			return tag, 0, fmt.Errorf("reading banned words: %s is no file", path)
+			return files{}, fmt.Errorf("reading banned words: %s is no file", path)
 		}
 		stat := info.Sys().(*syscall.Stat_t)
-		size += stat.Size
+		s.size += stat.Size
+		if c := changed(info); c.After(s.changed) {
+			s.changed = c
+		}
 		h.Write([]byte(path + "\x00"))
 		for _, n := range []uint64{stat.Dev, stat.Ino, uint64(stat.Size), uint64(stat.Mtim.Nano()), uint64(stat.Ctim.Nano())} {
 			h.Write(binary.LittleEndian.AppendUint64(nil, n))
 		}
 	}
-	return [sha256.Size]byte(h.Sum(nil)), size, nil
+	s.tag = [sha256.Size]byte(h.Sum(nil))
+	return s, nil
+}
+
+// files is the state of word files.
+type files struct {
+	tag     [sha256.Size]byte // of any other state it is another
+	size    int64             // of all of them, in bytes
+	changed time.Time         // when one of them last was
 }
 
 // CompileWords compiles the words of all policies whose files have changed since, and forgets those that no policy names any more.
@@ -82,19 +92,19 @@ func CompileWords(c config.HookConfig, written time.Time, compiled func(list []s
 			continue
 		}
 		wanted = append(wanted, path)
-		tag, _, err := state(list)
+		now, err := state(list)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		if t, err := words.Open(path); err == nil {
-			fresh := t.Tag() == tag
+			fresh := t.Tag() == now.tag
 			_ = t.Close()
 			if fresh {
 				continue
 			}
 		}
-		table, report, err := words.CompileFiles(tag, list...)
+		table, report, err := words.CompileFiles(now.tag, list...)
 		if err == nil {
 			err = storeWords(path, table)
 		}
@@ -135,10 +145,6 @@ func storeWords(path string, table []byte) error {
 		return fmt.Errorf("storing banned words: %w", err)
 	}
 	defer folder.Close()
-	return replaceWords(path, table)
-}
-
-func replaceWords(path string, table []byte) error {
 	if err := durable.Replace(path, table, 0o600); err != nil {
 		return fmt.Errorf("storing banned words: %w", err)
 	}
@@ -161,75 +167,47 @@ func lockFolder(path string, how int) (*os.File, error) {
 	return folder, nil
 }
 
-// compiled is the words of a list.
-type compiled struct {
-	table  *words.Table // by another process; nil: bytes are to be stored
-	bytes  []byte
-	folder *os.File // locked
-	noLock error    // why it is not
-}
-
-// compileAlone compiles the words of a list. Hooks can run at the same time (SamrValidatePassword takes no lock of Samba's), and if each
-// compiled, none might end in time: so one does, and the others wait for its table.
-func compileAlone(path string, tag [sha256.Size]byte, list []string) (c compiled, err error) {
-	if c.folder, c.noLock = lockFolder(filepath.Dir(path), 0); c.noLock == nil {
-		if t, err := words.Open(path); err == nil && t.Tag() == tag {
-			c.table = t
-			return c, nil
-		} else if err == nil {
-			_ = t.Close()
-		}
-	}
-	c.bytes, _, err = words.CompileFiles(tag, list...)
-	return c, err
-}
-
 // found is a table, and why it is not the one that it should be.
 type found struct {
 	table   *words.Table
 	trouble error
+	minor   bool
 }
 
-// findWords opens the compiled words of a list, and compiles them if they are not, or no longer, right. Where that cannot be,
-// what was compiled last holds.
-func findWords(paths config.Paths, list []string) found {
-	path := wordsFile(paths, list)
-	table, errOpen := words.Open(path)
-	tag, size, err := state(list)
-	switch {
-	case err != nil:
-		return found{table, errors.Join(err, unusual(errOpen))}
-	case errOpen == nil && table.Tag() == tag:
+// findWords opens the compiled words of a list. Where they are not, or no longer, right, it reads the words themselves, for this password; where that
+// cannot be done, or not in time, what was compiled last holds. Nothing is compiled or stored here: the DC's database is locked meanwhile.
+func findWords(paths config.Paths, list []string, password []byte, until time.Time) found {
+	table, errOpen := words.Open(wordsFile(paths, list))
+	now, err := state(list)
+	if err == nil && errOpen == nil && table.Tag() == now.tag {
 		return found{table: table}
-	case errOpen == nil && size > compileHere:
-		return found{table, errStale}
-	case size > compileFirst:
-		return found{trouble: errors.Join(errNone, unusual(errOpen))}
 	}
-	c, err := bounded(time.Now().Add(compilePatience), func() (compiled, error) { return compileAlone(path, tag, list) })
-	if c.folder != nil {
-		defer c.folder.Close()
+	var read *words.Table
+	if err == nil {
+		read, err = bounded(until, func() (*words.Table, error) {
+			b, err := words.CompileFor(password, list...)
+			if err != nil {
+				return nil, err
+			}
+			return words.Read(b)
+		})
 	}
 	if errors.Is(err, errHangs) {
 		err = errSlow
 	}
-	if err != nil {
-		return found{table, errors.Join(err, unusual(errOpen))}
+	switch {
+	case err != nil && errOpen == nil:
+		return found{table: table, trouble: fmt.Errorf("%w; %w", err, errOld)}
+	case err != nil:
+		return found{trouble: errors.Join(fmt.Errorf("%w; %w", err, errNone), unusual(errOpen))}
 	}
-	if table != nil {
-		_ = table.Close()
+	if errOpen == nil {
+		_ = table.Close() // was read only
 	}
-	if c.table != nil {
-		return found{table: c.table}
+	if err = unusual(errOpen); err == nil && now.size > unremarked {
+		return found{table: read, trouble: errUncompiled, minor: true}
 	}
-	var errStore error
-	if c.noLock != nil {
-		errStore = fmt.Errorf("storing banned words: %w", c.noLock)
-	} else {
-		errStore = replaceWords(path, c.bytes)
-	}
-	table, err = words.Read(c.bytes)
-	return found{table, errors.Join(err, errStore)}
+	return found{table: read, trouble: err}
 }
 
 // unusual is an error, unless it is that there is no such file.
@@ -247,9 +225,11 @@ type bannedWords struct {
 }
 
 func (t *tools) banned(list []string) *bannedWords {
-	f, err := bounded(earlier(t.until, compilePatience+patience), func() (found, error) { return findWords(t.conf.Paths(), list), nil })
+	f, err := bounded(earlier(t.until, readPatience+patience), func() (found, error) {
+		return findWords(t.conf.Paths(), list, t.request.Password.Bytes(), earlier(t.until, readPatience)), nil
+	})
 	if err = errors.Join(err, f.trouble); err != nil {
-		t.trouble(policy.RuleBanned, err)
+		t.troubles = append(t.troubles, Trouble{Rule: policy.RuleBanned, Err: err, Minor: f.minor})
 	}
 	if f.table == nil {
 		return nil

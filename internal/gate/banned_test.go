@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,57 +61,123 @@ func TestBannedWords(t *testing.T) {
 	s := newSite(t, "")
 	file := s.words("words", "acmecorp")
 	s.write("[policy]\nbanned = [\"" + file + "\"]\n")
-	s.is("compiled by the hook", s.decide(acme), "banned", "")
+	s.is("read by the hook", s.decide(acme), "banned", "")
 	s.is("another password", s.decide("Jv7-kqWzPm"), "", "")
-	if len(s.tables()) != 1 {
+	if len(s.tables()) != 0 {
 		t.Fatalf("stored: %v", s.tables())
 	}
+	s.compile()
+	s.is("compiled", s.decide(acme), "banned", "")
 	table := s.tables()[0]
 	before, err := os.ReadFile(table)
 	s.must(err)
-	stat, err := os.Stat(table)
-	s.must(err)
-	s.is("again", s.decide(acme), "banned", "")
-	if now, err := os.Stat(table); err != nil || !os.SameFile(now, stat) {
-		t.Errorf("compiled again without need: %v", err)
-	}
 
 	s.words("words", "gotham")
 	s.is("changed, a new word", s.decide(town), "banned", "")
 	s.is("changed, the old word", s.decide(acme), "", "")
+	s.compile()
+	if ailing := Ailing(s.load().HookConfig); len(ailing) != 0 {
+		t.Errorf("%v", ailing)
+	}
 
 	s.must(os.Remove(file))
 	s.is("gone, what was compiled holds", s.decide(town), "banned", "reading banned words: stat "+file)
+	s.ails("gone", "policy.banned: reading banned words: stat "+file+": no such file or directory; those that were compiled before hold")
 	s.must(os.WriteFile(file, []byte("\xff\xfe\n"), 0o600))
-	s.is("no text, what was compiled holds", s.decide(town), "banned", "reading banned words")
-	s.words("words", append([]string{"acmecorp"}, strings.Split(strings.Repeat("# much\n", compileHere/6), "\n")...)...)
-	s.is("large, what was compiled holds", s.decide(town), "banned", "too large to be compiled here")
-	s.must(CompileWords(s.load().HookConfig, time.Now(), func([]string, words.Report) {}))
-	s.is("large, compiled by the agent", s.decide(acme), "banned", "")
+	s.is("no text, what was compiled holds", s.decide(town), "banned", "not UTF-8")
+	many := append([]string{"acmecorp"}, strings.Split(strings.Repeat("# much\n", unremarked/6), "\n")...)
+	s.words("words", many...)
+	v := s.decide(acme)
+	s.is("many, and not compiled", v, "banned", "each password has all of them read")
+	if !v.Troubles[0].Minor {
+		t.Errorf("%+v", v.Troubles)
+	}
+	s.ails("just changed")
 	s.must(os.Remove(table))
-	s.is("large, and nothing there", s.decide(acme), "banned", "")
-	s.must(os.Remove(table))
-	s.words("words", append([]string{"acmecorp"}, strings.Split(strings.Repeat("# much\n", compileFirst/6), "\n")...)...)
-	s.is("too large", s.decide(acme), "", "until then no word is banned")
+	s.is("many, and nothing compiled", s.decide(acme), "banned", "each password has all of them read")
 
 	s.words("words", "acmecorp")
 	for name, spoiled := range map[string][]byte{"cut off": before[:20], "empty": {}, "rubbish": bytes.Repeat([]byte("x"), 4096)} {
 		s.must(os.WriteFile(table, spoiled, 0o600))
-		s.is(name, s.decide(acme), "banned", "")
+		s.is(name, s.decide(acme), "banned", "damaged")
+		s.ails(name, "the table of banned words is damaged")
+		s.compile()
 		s.is(name+", mended", s.decide(acme), "banned", "")
+		s.ails(name + ", mended")
 	}
 
-	// An installation that was made before there was a folder for them gets one; without a place the words are compiled each time.
 	s.must(os.RemoveAll(s.paths.Policy))
 	s.is("no folder", s.decide(acme), "banned", "")
-	if info, err := os.Stat(s.paths.Policy); err != nil || info.Mode().Perm() != 0o700 || len(s.tables()) != 1 {
-		t.Errorf("%v, %v, stored: %v", info, err, s.tables())
-	}
-	s.must(os.RemoveAll(s.paths.Policy))
-	s.must(os.WriteFile(s.paths.Policy, nil, 0o600))
-	s.is("no place", s.decide(acme), "banned", "storing banned words")
 	s.must(os.Remove(file))
-	s.is("neither table nor words", s.decide(acme), "", "reading banned words")
+	s.is("neither table nor words", s.decide(acme), "", "no word is banned")
+	s.ails("neither table nor words", "no word is banned")
+	s.must(os.WriteFile(file, nil, 0o600))
+	s.must(os.Remove(file))
+	s.must(syscall.Mkfifo(file, 0o600))
+	s.is("a pipe is not waited for", s.decide(acme), "", "is no file")
+}
+
+// compile is what serve does.
+func (s *site) compile() {
+	s.t.Helper()
+	c := s.load()
+	s.must(CompileWords(c.HookConfig, c.Written(), func([]string, words.Report) {}))
+}
+
+// ails checks what Ailing tells.
+func (s *site) ails(what string, want ...string) {
+	s.t.Helper()
+	got := Ailing(s.load().HookConfig)
+	if len(got) != len(want) {
+		s.t.Errorf("%s: %v, want %q", what, got, want)
+		return
+	}
+	for i := range got {
+		if !strings.Contains(got[i].Error(), want[i]) {
+			s.t.Errorf("%s: %v, want %q", what, got[i], want[i])
+		}
+	}
+}
+
+// Words that cannot be read in time: what was compiled before holds, and that is said.
+func TestBannedWordsThatHang(t *testing.T) {
+	s := newSite(t, "")
+	file := s.words("words", "acmecorp")
+	s.write("[policy]\nbanned = [\"" + file + "\"]\n")
+	for _, tc := range []struct {
+		compiled     bool
+		rules, troub string
+	}{{false, "", "no word is banned"}, {true, "banned", "those that were compiled before hold"}} {
+		if tc.compiled {
+			s.compile()
+			s.words("words", "acmecorp", "gotham")
+		}
+		f := findWords(s.paths, []string{file}, []byte(acme), time.Now())
+		if !errors.Is(f.trouble, errSlow) || !strings.Contains(f.trouble.Error(), tc.troub) || f.minor || (f.table != nil) != tc.compiled {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestAiling(t *testing.T) {
+	s := newSite(t, "")
+	file := s.words("words", "acmecorp")
+	gone := filepath.Join(s.dir, "gone")
+	s.write("[policy]\nbreached = \"" + gone + "\"\n[policy.x]\nfilter = \"(a=b)\"\nprecedence = 1\nbanned = [\"" + gone + "\"]\nalso = [\"" + gone + " -x\"]\n" +
+		"[policy.y]\nfilter = \"(a=b)\"\nprecedence = 2\nmode = \"off\"\nbanned = [\"" + gone + "\", \"" + file + "\"]\n")
+	s.ails("all of them", "policy.breached: opening breached passwords", "policy.x.banned: reading banned words", "policy.x.also: stat "+gone)
+
+	// Words that were changed long ago, and are not compiled. Nobody can set that time, so the bounds are moved.
+	s.write("[policy]\nbanned = [\"" + s.words("words", strings.Repeat("# much\n", unremarked/6)) + "\"]\n")
+	s.ails("uncompiled for a moment")
+	list := s.load().Policy.Banned
+	if err := ailingWords(s.paths, list, time.Now().Add(compiledWithin)); !errors.Is(err, errUncompiled) {
+		t.Errorf("uncompiled for long: %v", err)
+	}
+	s.compile()
+	if err := ailingWords(s.paths, list, time.Now().Add(compiledWithin)); err != nil {
+		t.Errorf("compiled: %v", err)
+	}
 }
 
 // A table that is cut off while it is mapped ends no process.
@@ -121,7 +188,7 @@ func TestCutOffUnderUs(t *testing.T) {
 		many = append(many, fmt.Sprintf("acme%c%c%ccorp", 'a'+i%17, 'a'+i/17%17, 'a'+i/289))
 	}
 	s.write("[policy]\nbanned = [\"" + s.words("words", many...) + "\"]\n")
-	s.decide(acme)
+	s.compile()
 	table := s.tables()[0]
 	c := s.load()
 	tools := &tools{conf: c, request: request(acme), until: time.Now().Add(3 * time.Minute)}
@@ -165,15 +232,15 @@ func TestCompileWords(t *testing.T) {
 	}
 }
 
-// The agent of a split installation goes by the configuration that it started with. It must not take away what the hook, or
-// `policy compile`, has compiled since by a newer one: banned words would be compiled at each password, or, if many, not hold.
+// The agent of a split installation goes by the configuration that it started with. It must not take away what `policy compile` has compiled
+// since by a newer one: the hook would read all words at each password.
 func TestCompileWordsByAnOlderConfiguration(t *testing.T) {
 	s := newSite(t, "")
 	s.write("[policy]\nbanned = [\"" + s.words("a", "acmecorp") + "\"]\n")
 	older := s.load()
 	time.Sleep(20 * time.Millisecond) // file times are as coarse as the kernel's clock
 	s.write("[policy]\nbanned = [\"" + s.words("b", "gotham") + "\"]\n")
-	s.is("by the newer configuration", s.decide(town), "banned", "")
+	s.compile()
 	newer := s.tables()
 	s.must(CompileWords(older.HookConfig, older.Written(), func([]string, words.Report) {}))
 	if got := s.tables(); len(newer) != 1 || len(got) != 2 || !slices.Contains(got, newer[0]) {
@@ -190,60 +257,16 @@ func BenchmarkBanned(b *testing.B) {
 		}
 		s.write("[policy]\nbanned = [\"" + s.words("words", many...) + "\"]\n")
 		c := s.load()
-		b.Run(fmt.Sprintf("compile-%d", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("uncompiled-%d", n), func(b *testing.B) {
 			for b.Loop() {
-				s.must(os.RemoveAll(wordsFile(s.paths, c.Policy.Banned)))
 				c.Decide(request(acme), time.Now().Add(time.Minute))
 			}
 		})
+		s.compile()
 		b.Run(fmt.Sprintf("ask-%d", n), func(b *testing.B) {
 			for b.Loop() {
 				c.Decide(request(acme), time.Now().Add(time.Minute))
 			}
 		})
-	}
-}
-
-// After a change of the words, one of many hooks at the same time compiles them, and the others wait for it.
-func TestCompiledOnce(t *testing.T) {
-	s := newSite(t, "")
-	file := s.words("words", "acmecorp")
-	paths, path := s.paths, wordsFile(s.paths, []string{file})
-	s.must(os.MkdirAll(paths.Policy, 0o700))
-	folder, err := lockFolder(paths.Policy, 0) // one that is compiling
-	s.must(err)
-	done := make(chan found, 8)
-	for range cap(done) {
-		go func() { done <- findWords(paths, []string{file}) }()
-	}
-	select {
-	case f := <-done:
-		t.Fatalf("did not wait: %v", f.trouble)
-	case <-time.After(200 * time.Millisecond):
-	}
-	tag, _, err := state([]string{file})
-	s.must(err)
-	b, _, err := words.CompileFiles(tag, file)
-	s.must(err)
-	s.must(replaceWords(path, b))
-	before, err := os.Stat(path)
-	s.must(err)
-	s.must(folder.Close())
-	for range cap(done) {
-		if f := <-done; f.trouble != nil || f.table == nil || f.table.Score([]byte(acme)) >= 5 {
-			t.Errorf("%+v", f)
-		}
-	}
-	if now, err := os.Stat(path); err != nil || !os.SameFile(now, before) {
-		t.Errorf("compiled again: %v", err)
-	}
-
-	// One that does not come to an end is not waited for any longer than for one's own.
-	folder, err = lockFolder(paths.Policy, 0)
-	s.must(err)
-	defer folder.Close()
-	s.words("words", "gotham")
-	if f := findWords(paths, []string{file}); !errors.Is(f.trouble, errSlow) || f.table == nil || f.table.Score([]byte(acme)) >= 5 {
-		t.Errorf("%+v", f)
 	}
 }

@@ -294,6 +294,9 @@ func bounded[T any](until time.Time, step func() (T, error)) (T, error) {
 		value T
 		err   error
 	}
+	if !time.Now().Before(until) {
+		return result{}.value, errHangs
+	}
 	done := make(chan result, 1)
 	go func() {
 		var r result

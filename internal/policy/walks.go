@@ -33,48 +33,49 @@ func walks(password []byte, shortest int) []Reason {
 	defer clear(text)
 	text = text[:min(len(text), mostWalked)] // what is longer, no policy allows
 	var reasons []Reason
-	same := sameness(text)
-	if least(text, same, longestRuns(text)) <= shortest/2 {
+	copied := copies(text)
+	if least(copied, longestRuns(text)) <= shortest/2 {
 		reasons = append(reasons, "it is little more than neighbouring keys, sequences and repeats")
 	}
-	if n := least(text, same, nil); n < len(text) && n < shortest {
+	if n := least(copied, nil); n < len(text) && n < shortest {
 		reasons = append(reasons, "it repeats itself, and is too short without that")
 	}
 	return reasons
 }
 
-// least counts the characters of text, each run as one, and what is written again not again; where that can be done in several ways,
+// least counts the characters of a text, each run as one, and what is written again not again; where that can be done in several ways,
 // it is the least. Without runs, none is looked for.
-func least(text []rune, same [][]int, runs []int) int {
-	rest := make([]int, len(text)+1) // from here to the end
-	for at := len(text) - 1; at >= 0; at-- {
+func least(copied [][]int, runs []int) int {
+	rest := make([]int, len(copied)) // from here to the end
+	for at := len(rest) - 2; at >= 0; at-- {
 		rest[at] = 1 + rest[at+1]
 		if runs != nil {
 			for n := runs[at]; n >= leastRepeat; n-- { // a run may end earlier, for the next to begin
 				rest[at] = min(rest[at], 1+rest[at+n])
 			}
 		}
-		for n := leastCopied; n < len(same) && n <= at; n++ {
-			if same[n][at-n] >= n {
-				rest[at] = min(rest[at], rest[at+n])
-			}
+		for _, n := range copied[at] {
+			rest[at] = min(rest[at], rest[at+n])
 		}
 	}
 	return rest[0]
 }
 
-// sameness tells at [distance][at] how many characters from there on are the same as those so far behind them.
-func sameness(text []rune) [][]int {
-	same := make([][]int, len(text)/2+1)
-	for distance := leastCopied; distance < len(same); distance++ {
-		same[distance] = make([]int, len(text))
+// copies tells for each place in text how long the parts are that end there and are written again from there on.
+func copies(text []rune) [][]int {
+	found := make([][]int, len(text)+1)
+	for distance := leastCopied; distance <= len(text)/2; distance++ {
+		same := 0 // characters from here on that are the same as those so far behind them
 		for at := len(text) - distance - 1; at >= 0; at-- {
-			if text[at] == text[at+distance] {
-				same[distance][at] = same[distance][at+1] + 1
+			if same++; text[at] != text[at+distance] {
+				same = 0
+			}
+			if same >= distance {
+				found[at+distance] = append(found[at+distance], distance)
 			}
 		}
 	}
-	return same
+	return found
 }
 
 // longestRuns returns how long the longest run is that begins at each character; less than leastRepeat is none.

@@ -136,9 +136,9 @@ func TestRandomIsNoWalk(t *testing.T) {
 func count(text []rune, runs bool) int {
 	text = fold([]byte(string(text)))
 	if !runs {
-		return least(text, sameness(text), nil)
+		return least(copies(text), nil)
 	}
-	return least(text, sameness(text), longestRuns(text))
+	return least(copies(text), longestRuns(text))
 }
 
 // What counts is at least one character and at most all, never less for a longer password than a run less, and the same in the other case.

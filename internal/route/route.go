@@ -230,6 +230,9 @@ func (t *Table) Targeted(ctx context.Context, dc Directory, a directory.Account)
 
 // of returns, for each target in order, the route to it; the zero Route where it does not want the account, whatever its state.
 func (t *Table) of(ctx context.Context, dc Directory, a directory.Account) (candidates []change.Route, refusals []Refusal, err error) {
+	if len(t.targets) == 0 {
+		return nil, []Refusal{{Why: "no target is configured"}}, nil
+	}
 	candidates = make([]change.Route, len(t.targets))
 	why, err := t.refusedForAll(ctx, dc, a)
 	if err != nil {
@@ -309,7 +312,7 @@ func (t Target) unfit(a directory.Account) (state change.Reason, why string) {
 	return "", ""
 }
 
-// Meant says in words why no target can want the account, whatever its name there; why is empty if one can. Errors are those of Of.
+// Meant says in words why the account is none of those that are meant at all, whatever the targets say; why is empty if it is. Errors are those of Of.
 func (t *Table) Meant(ctx context.Context, dc Directory, a directory.Account) (why string, err error) {
 	if why, err = t.refusedForAll(ctx, dc, a); err != nil {
 		return "", fmt.Errorf("routing: %w", err)
@@ -318,9 +321,6 @@ func (t *Table) Meant(ctx context.Context, dc Directory, a directory.Account) (w
 }
 
 func (t *Table) refusedForAll(ctx context.Context, dc Directory, a directory.Account) (why string, err error) {
-	if len(t.targets) == 0 {
-		return "no target is configured", nil
-	}
 	if !t.base.Holds(a.DN) {
 		return "the account does not lie below base_dn", nil
 	}

@@ -252,6 +252,12 @@ func TestNoTarget(t *testing.T) {
 	if routes != nil || len(refusals) != 1 || err != nil {
 		t.Errorf("%v, %q, %v", routes, refusals, err)
 	}
+	// Who is told of refused passwords hangs on no target.
+	for filter, want := range map[string]string{"": "", "(f=1)": "the account does not match filter"} {
+		if why, err := table(t, filter, "").Meant(t.Context(), dc{"(f=1)": false}, alice); why != want || err != nil {
+			t.Errorf("%q: %q, %v", filter, why, err)
+		}
+	}
 }
 
 func TestAttributes(t *testing.T) {

@@ -48,7 +48,13 @@ func (b *bench) install(ctx context.Context) error {
 	if err := b.DC.WriteFile(ctx, words, "0644", rules.Words(bannedWords)); err != nil {
 		return err
 	}
-	return b.DC.Configure(ctx, config+rules.Policy(words, list))
+	if err := b.DC.Configure(ctx, config+rules.Policy(words, list)); err != nil {
+		return err
+	}
+	if _, err := b.DC.Exec(ctx, "", "samba-pwsync", "policy", "compile"); err != nil {
+		return fmt.Errorf("compiling words: %w", err)
+	}
+	return nil
 }
 
 // probe has the DC refuse, by the hook, a password for each rule; the agent must know the accounts first.

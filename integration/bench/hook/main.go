@@ -153,7 +153,7 @@ func prepare(ctx context.Context, dir string, o options) (harness string, varian
 		}
 	}
 	progress("installing the hook with the default configuration")
-	plain, err := install(ctx, o.bin, filepath.Join(dir, "default"), "")
+	plain, err := install(ctx, o.bin, filepath.Join(dir, "default"), "[policy]\npreflight = false\n"+targets)
 	if err != nil {
 		return "", nil, err
 	}

@@ -83,10 +83,13 @@ func installAll(ctx context.Context, dir string, o options) (site, error) {
 	if err := index.Write(filepath.Join(folder, "accounts.index"), c); err != nil {
 		return site{}, err
 	}
+	if out, err := exec.CommandContext(ctx, filepath.Join(o.bin, "samba-pwsync"), "policy", "compile", "--config", filepath.Join(dir, "samba-pwsync.toml")).CombinedOutput(); err != nil {
+		return site{}, fmt.Errorf("compiling words: %w\n%s", err, out)
+	}
 	return s, s.probe(ctx)
 }
 
-// probe asks the hook about passwords of which each breaks one rule. The first run of all compiles the words, so it comes before what is measured.
+// probe asks the hook about passwords of which each breaks one rule.
 func (s site) probe(ctx context.Context) error {
 	if accepted, err := s.asks(ctx, account, rules.NewPassword()); err != nil || !accepted {
 		return errors.Join(fmt.Errorf("the hook refuses a good password"), err)

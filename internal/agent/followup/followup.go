@@ -149,6 +149,9 @@ func (f *Followup) Saw(guid dsdb.GUID, stamp dsdb.Stamp, from uint64) {
 
 // take takes an account in. What the watch met is the newest that is known of it.
 func (f *Followup) take(guid dsdb.GUID, stamp dsdb.Stamp, from uint64, newest bool) {
+	if len(f.Routes.Targets()) == 0 {
+		return // nobody can want it; a target that comes has all of them looked at
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.pending[guid]

@@ -90,6 +90,23 @@ func (p *peers) note(now []change.Peer, asked, answered time.Time, keep time.Dur
 	}
 }
 
+// lastHeard returns how far the peers had been heard when the DC last told.
+func (w *Watch) lastHeard() []change.Peer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.peers.heard); n > 0 {
+		return slices.Clone(w.peers.heard[n-1].peers)
+	}
+	return w.unknown()
+}
+
+func (w *Watch) unknown() (peers []change.Peer) {
+	for _, name := range w.Peers {
+		peers = append(peers, change.Peer{Name: name})
+	}
+	return peers
+}
+
 // PeersBefore returns how far the peers had been heard before a moment, at the least: with USN 0, if that is not known.
 func (w *Watch) PeersBefore(moment time.Time) []change.Peer {
 	w.mu.Lock()
@@ -99,9 +116,5 @@ func (w *Watch) PeersBefore(moment time.Time) []change.Peer {
 			return slices.Clone(h.peers)
 		}
 	}
-	var unknown []change.Peer
-	for _, name := range w.Peers {
-		unknown = append(unknown, change.Peer{Name: name})
-	}
-	return unknown
+	return w.unknown()
 }

@@ -75,6 +75,7 @@ type Watch struct {
 	seen    uint64                   // the highest USN that the database had
 	stamps  map[dsdb.GUID]dsdb.Stamp // as last passed on by this process
 	odd     map[string]bool          // accounts that cannot be decoded, by DN: that has been said
+	deaf    bool                     // the DC does not tell how far it has heard the peers: that has been said
 	saved   saved                    // on disk
 	savedAt time.Time
 	files   int // of sightings, written so far
@@ -116,9 +117,17 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	}
 	began := time.Now()
 	peers, err := w.listen(ctx, dc)
-	if err != nil {
+	switch {
+	case errors.Is(err, directory.ErrUnavailable), ctx.Err() != nil:
 		return fmt.Errorf("watching: %w", err)
+	case err != nil:
+		// Nothing but the last word hangs on it, which waits until the peers are heard again.
+		if !w.deaf {
+			w.Log.AgentTrouble("listening to peers", err)
+		}
+		peers = w.lastHeard()
 	}
+	w.deaf = err != nil
 	root, err := dc.Root(ctx)
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/policy/letters"
 )
 
 const (
@@ -33,6 +35,63 @@ type Report struct {
 
 // CompileFiles makes a table of the words in files.
 func CompileFiles(tag [tagSize]byte, paths ...string) ([]byte, Report, error) {
+	return compileFiles(tag, func([]uint16) bool { return true }, paths)
+}
+
+// CompileFor makes a table of those words in files that a search in this password can come upon: of this password it says what the table of all
+// of them would, and it is made much sooner. It tells of the password, so it is not to be stored.
+func CompileFor(password []byte, paths ...string) ([]byte, error) {
+	folded := fold(password)
+	defer folded.clear()
+	single, _ := folded.once()
+	defer single.clear()
+	table, _, err := compileFiles([tagSize]byte{}, meets(single.letters[:min(len(single.letters), mostLetters)]), paths)
+	return table, err
+}
+
+// meets returns a function that reports whether a search in a password can come upon a word: the word's first or last letters are in it, or it is all
+// of it but for one. See search.
+func meets(password []uint16) func(word []uint16) bool {
+	type beginning [rightFirst]uint16
+	parts := map[beginning]bool{}
+	for n := 1; n <= rightFirst; n++ {
+		for at := range len(password) - n + 1 {
+			var b beginning
+			copy(b[:], password[at:at+n])
+			parts[b] = true
+		}
+	}
+	return func(word []uint16) bool {
+		var first, last beginning
+		copy(first[:], word)
+		if parts[first] {
+			return true
+		}
+		copy(last[:], word[max(0, len(word)-rightFirst):])
+		if len(word) >= leastFuzzy && parts[last] {
+			return true
+		}
+		return len(password) <= leastFuzzy && nearly(word, password)
+	}
+}
+
+// nearly reports whether two words differ in one letter at most, which may be missing in one of them.
+func nearly(a, b []uint16) bool {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	first := 0
+	for first < len(b) && a[first] == b[first] {
+		first++
+	}
+	last := 0
+	for last < len(b)-first && a[len(a)-1-last] == b[len(b)-1-last] {
+		last++
+	}
+	return first+last >= len(a)-1
+}
+
+func compileFiles(tag [tagSize]byte, wanted func([]uint16) bool, paths []string) ([]byte, Report, error) {
 	var sources []Source
 	for _, path := range paths {
 		f, err := os.Open(path)
@@ -42,14 +101,19 @@ func CompileFiles(tag [tagSize]byte, paths ...string) ([]byte, Report, error) {
 		defer f.Close()
 		sources = append(sources, Source{path, f})
 	}
-	return Compile(tag, sources...)
+	return build(tag, wanted, sources)
 }
 
 // Compile makes a table of words. The same words make the same table.
 func Compile(tag [tagSize]byte, sources ...Source) ([]byte, Report, error) {
+	return build(tag, func([]uint16) bool { return true }, sources)
+}
+
+func build(tag [tagSize]byte, wanted func([]uint16) bool, sources []Source) ([]byte, Report, error) {
 	var (
 		report        Report
 		forward, back []string
+		plain         []uint16
 	)
 	for _, s := range sources {
 		err := s.each(func(word string) {
@@ -63,9 +127,12 @@ func Compile(tag [tagSize]byte, sources ...Source) ([]byte, Report, error) {
 				return
 			}
 			report.Words++
+			if plain = appendOnce(plain[:0], word); len(plain) > 0 && !wanted(plain) {
+				return // most of them, where few are wanted
+			}
 			for _, way := range ways(word) {
 				folded, _ := fold([]byte(way)).once()
-				if len(folded.letters) < 2 { // aaaa counts one anyway
+				if len(folded.letters) < 2 || !wanted(folded.letters) { // aaaa counts one anyway
 					continue
 				}
 				forward = append(forward, keyOf(folded.letters))
@@ -141,6 +208,20 @@ func (s Source) each(word func(string)) error {
 		return fmt.Errorf("%s: %w", s.Name, lines.Err())
 	}
 	return nil
+}
+
+// appendOnce appends a word as fold and once write it, if it is of ASCII and can be written in one way only; else nothing.
+func appendOnce(to []uint16, word string) []uint16 {
+	for i := range len(word) {
+		if word[i] >= utf8.RuneSelf || word[i] == ' ' {
+			return to[:0]
+		}
+		l := lookAlike(uint16(letters.Fold(rune(word[i]))))
+		if n := len(to); n == 0 || to[n-1] != l {
+			to = append(to, l)
+		}
+	}
+	return to
 }
 
 // ways returns in which ways a word may be written: as it is, with ä, ö, ü, å, ø as two letters, and without the spaces in it.

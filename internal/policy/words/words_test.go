@@ -329,6 +329,16 @@ func TestAgainstDefinition(t *testing.T) {
 		}
 		single, _ := fold([]byte(password)).once()
 		got := table.search(single.letters)
+		some, _, err := build([32]byte{}, meets(single.letters), []Source{{"list", strings.NewReader(strings.Join(list, "\n"))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if table, err = Read(some); err != nil {
+			t.Fatal(err)
+		}
+		if of := table.search(single.letters); !slices.Equal(of.marks, got.marks) {
+			t.Fatalf("%q, words %q: with those only that it can meet %v, with all %v", password, list, of.marks, got.marks)
+		}
 		n := len(single.letters)
 		for from := range n {
 			for to := from + 1; to <= n; to++ {
@@ -499,6 +509,49 @@ func BenchmarkScore(b *testing.B) {
 				b.ReportMetric(float64(len(table.nodes))/1e6, "MB")
 			})
 		}
+	}
+}
+
+func TestCompileFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "words")
+	if err := os.WriteFile(path, []byte(million(10_000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := compile(t, million(10_000))
+	for _, password := range append(benchmarked, "", "a", "Brotau", strings.Repeat("Ab1", 100)) {
+		b, err := CompileFor([]byte(password), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, err := Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := table.Score([]byte(password)), all.Score([]byte(password)); got != want {
+			t.Errorf("%q: %d points, want %d", password, got, want)
+		}
+		if table.Len() > all.Len()/2 {
+			t.Errorf("%q: %d words of %d", password, table.Len(), all.Len())
+		}
+	}
+	if _, err := CompileFor([]byte("x"), path, path+"-gone"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func BenchmarkCompileFor(b *testing.B) {
+	for _, n := range []int{1_000, 100_000, 1_000_000} {
+		path := filepath.Join(b.TempDir(), "words")
+		if err := os.WriteFile(path, []byte(million(n)), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := CompileFor([]byte(benchmarked[0]), path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
