@@ -132,6 +132,13 @@ func hookCommand(path string) string {
 // units are the names of the services that run the roles.
 type units struct{ agent, forwarder string }
 
+func (u units) String() string {
+	if u.agent == u.forwarder {
+		return u.agent
+	}
+	return u.agent + " and " + u.forwarder
+}
+
 func unitsFor(forwarder account) units {
 	if forwarder == self() {
 		return units{"samba-pwsync", "samba-pwsync"}

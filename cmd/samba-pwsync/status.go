@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -56,7 +59,8 @@ type report struct {
 	Attention []string         `json:"attention"` // empty: all is well
 
 	units  units
-	ailing []error // what the hook cannot ask of the policy
+	unmade []string // folders that init makes, and that are not there
+	ailing []error  // what the hook cannot ask of the policy
 }
 
 func runStatus(c *cli.Context) error {
@@ -86,6 +90,11 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 		return nil, err
 	}
 	r.units = unitsFor(*owner)
+	for _, f := range folders(cfg.StateDir, paths, *owner) {
+		if _, err := os.Lstat(f.path); errors.Is(err, fs.ErrNotExist) {
+			r.unmade = append(r.unmade, f.path)
+		}
+	}
 
 	var a agentStatus
 	switch err := control.Get(ctx, paths.AgentSocket, "/status", &a); {
@@ -212,6 +221,9 @@ func (r *report) judge() {
 				attention("the retired key %s should have been destroyed %s: %s", k.ID, clock(k.Due), k.Kept)
 			}
 		}
+	}
+	if len(r.unmade) > 0 {
+		attention("%s is missing, as after an upgrade without init: run samba-pwsync init, and restart %s", strings.Join(r.unmade, ", "), r.units)
 	}
 	for _, err := range r.ailing {
 		attention("%v", err)

@@ -427,7 +427,7 @@ client_secret_file = "` + dir + `/secret"
 		"D/c.toml:18: target.e.client_secret_file: D/secret does not exist; put the file there or correct the path",
 	)
 
-	for _, folder := range []string{"keys", "spool/incoming", "spool/outgoing", "hook", "policy", "agent", "forwarder"} {
+	for _, folder := range []string{"keys", "spool/incoming", "spool/outgoing", "hook", "policy", "agent", "forwarder", "keys/agent-retired", "keys/forwarder-retired"} {
 		if err := os.MkdirAll(filepath.Join(state, folder), 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,8 @@ func (c *Config) CheckFiles() []Fault {
 	state := []string{"state_dir"}
 	if check.look(state, c.StateDir, folderOfState) {
 		paths := c.Paths()
-		for _, folder := range []string{paths.Keys, paths.Spool, paths.Incoming, paths.Outgoing, paths.Hook, paths.Policy, paths.Agent, paths.Forwarder} {
+		for _, folder := range []string{paths.Keys, paths.Spool, paths.Incoming, paths.Outgoing, paths.Hook, paths.Policy, paths.Agent, paths.Forwarder,
+			paths.AgentRetired, paths.ForwarderRetired} {
 			check.look(state, folder, folderOfState)
 		}
 		for _, file := range []string{paths.AgentPublicKey, paths.ForwarderPublicKey} {
