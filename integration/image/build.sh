@@ -37,6 +37,7 @@ cp "$here/dc/Dockerfile" "$stage/dc/"
 cp "$here/sandbox/Dockerfile" "$top/bin/cloud-sandbox" "$stage/sandbox/"
 make -s -C "$top" install-files DESTDIR="$stage/dc/root"
 cp -a "$here/dc/rootfs/." "$stage/dc/root/"
+(cd "$top" && CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -trimpath" go build -o "$stage/dc/root/usr/local/bin/clock" ./integration/image/clock)
 
 # The packages are a matter of a minute, once; what a build says is shown only then, or when it fails.
 label=org.samba-pwsync.image

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-ldap/ldap/v3"
 )
 
 const (
@@ -39,6 +41,7 @@ const (
 	certificate = "/var/lib/samba/private/tls/cert.pem"
 	adminCache  = "FILE:/dev/shm/administrator" // Administrator's Kerberos ticket
 	cloudDir    = "/etc/samba-pwsync/sandbox"   // credentials for the clouds
+	clockFile   = "/run/clock"                  // how far the DC's clock is from the machine's (integration/image/clock)
 )
 
 // DC is a Samba domain controller with samba-pwsync on it, as an administrator sets it up: init, configuration, include in
@@ -182,15 +185,27 @@ func (dc *DC) JoinServe(ctx context.Context) error {
 	return dc.StartServe(ctx)
 }
 
-// KillServe waits until samba-pwsync serve runs, lets it live a little longer, and sends it SIGKILL. Its supervisor starts it
-// again, a second later if it died young.
+// The services that are samba-pwsync: one, or after SplitServe the other two.
+const (
+	Serve     = "samba-pwsync"
+	Agent     = "samba-pwsync-agent"
+	Forwarder = "samba-pwsync-forwarder"
+)
+
+// KillServe is Kill of samba-pwsync serve.
 func (dc *DC) KillServe(ctx context.Context, later time.Duration) error {
+	return dc.Kill(ctx, Serve, later)
+}
+
+// Kill waits until a service runs, lets it live a little longer, and sends it SIGKILL. Its supervisor starts it again, a second
+// later if it died young.
+func (dc *DC) Kill(ctx context.Context, service string, later time.Duration) error {
 	_, err := dc.Exec(ctx, "", "sh", "-c", `
-		until pid=$(cat /etc/service/samba-pwsync/supervise/pid) && [ -n "$pid" ]; do sleep 0.01; done
-		sleep "$1"
-		kill -KILL "$pid"`, "sh", fmt.Sprintf("%.3f", later.Seconds()))
+		until pid=$(cat "/etc/service/$1/supervise/pid") && [ -n "$pid" ]; do sleep 0.01; done
+		sleep "$2"
+		kill -KILL "$pid"`, "sh", service, fmt.Sprintf("%.3f", later.Seconds()))
 	if err != nil {
-		return fmt.Errorf("killing serve: %w", err)
+		return fmt.Errorf("killing %s: %w", service, err)
 	}
 	return nil
 }
@@ -245,6 +260,51 @@ func (dc *DC) WithoutNames(ctx context.Context) error {
 // WithNames undoes WithoutNames.
 func (dc *DC) WithNames(ctx context.Context) error {
 	return dc.ConfigureSamba(ctx, "check password script = exec /usr/sbin/samba-pwsync-hook")
+}
+
+// MortalHook has Samba run the hook by way of a script that HookDies speaks to.
+func (dc *DC) MortalHook(ctx context.Context) error {
+	return dc.ConfigureSamba(ctx, "check password script = exec /usr/local/sbin/mortal-hook")
+}
+
+// HookDies has the next run of the hook be killed (SIGKILL) after that time, unless it has ended by then. It takes MortalHook.
+func (dc *DC) HookDies(ctx context.Context, after time.Duration) error {
+	_, err := dc.Exec(ctx, fmt.Sprintf("%.4f\n", after.Seconds()), "sh", "-c", "cat >/run/hook-dies.new && mv /run/hook-dies.new /run/hook-dies")
+	if err != nil {
+		return fmt.Errorf("arming the hook: %w", err)
+	}
+	return nil
+}
+
+// HideLDAPI takes the name of the DC's privileged socket away, or gives it back. Connections that are open stay.
+func (dc *DC) HideLDAPI(ctx context.Context, hide bool) error {
+	from, to := LDAPI, LDAPI+".hidden"
+	if !hide {
+		from, to = to, from
+	}
+	if _, err := dc.Exec(ctx, "", "mv", from, to); err != nil {
+		return fmt.Errorf("hiding the privileged socket (%v): %w", hide, err)
+	}
+	return nil
+}
+
+// SetClock sets the DC's clock to so much after, or before, the machine's: for Samba, the hook and serve, and not for what Exec runs. Samba
+// is asked for the time, to see that it was done. It takes Options.Clock.
+func (dc *DC) SetClock(ctx context.Context, by time.Duration) error {
+	if err := dc.WriteFile(ctx, clockFile, "0600", fmt.Sprintf("%.0f\n", by.Seconds())); err != nil {
+		return err
+	}
+	return dc.ldaps("Administrator", dc.administrator, func(conn *ldap.Conn) error {
+		found, err := conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false, "(objectClass=*)", []string{"currentTime"}, nil))
+		if err != nil || len(found.Entries) != 1 {
+			return fmt.Errorf("asking the DC for the time: %w", err)
+		}
+		now, err := time.Parse("20060102150405.0Z", found.Entries[0].GetAttributeValue("currentTime"))
+		if off := now.Sub(time.Now().Add(by)); err != nil || off.Abs() > time.Minute {
+			return fmt.Errorf("setting the DC's clock by %v: it is off by %v: %v", by, off, err)
+		}
+		return nil
+	})
 }
 
 func (dc *DC) service(ctx context.Context, args ...string) error {

@@ -36,6 +36,7 @@ type Options struct {
 	Suite    string                           // Debian suite of the DC's image; "" means $SAMBA_SUITE, else bookworm
 	Progress func(format string, args ...any) // told what is being started; nil: silence
 	Config   string                           // TOML in front of the targets' sections; "" means DefaultConfig
+	Clock    bool                             // the DC has a clock of its own, for SetClock
 }
 
 // DefaultConfig is samba-pwsync.toml without targets. confirm_timeout is short, because the tests wait for it to see that a
@@ -104,7 +105,11 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 
 	o.Progress("provisioning and starting a Samba AD domain controller (Debian %s)", o.Suite)
-	dc, err := l.runDC(ctx, "dc1", o.Suite, []string{"--dns", "127.0.0.1"})
+	flags := []string{"--dns", "127.0.0.1"}
+	if o.Clock {
+		flags = append(flags, "--cap-add", "SYS_PTRACE", "--env", "CLOCK="+clockFile)
+	}
+	dc, err := l.runDC(ctx, "dc1", o.Suite, flags)
 	if err != nil {
 		return nil, err
 	}

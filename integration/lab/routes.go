@@ -52,6 +52,13 @@ func (dc *DC) DeleteUser(ctx context.Context, user string) error {
 	return err
 }
 
+// LDAPSDelete deletes an account over LDAPS, as an administrator.
+func (dc *DC) LDAPSDelete(user string) error {
+	return dc.ldaps("Administrator", dc.administrator, func(conn *ldap.Conn) error {
+		return conn.Del(ldap.NewDelRequest(userDN(user), nil))
+	})
+}
+
 // SetPasswordLocal is an administrator's samba-tool on the DC itself: it opens the database without the daemons.
 func (dc *DC) SetPasswordLocal(ctx context.Context, user, _, password string) error {
 	_, err := dc.Exec(ctx, twice(password), "samba-tool", "user", "setpassword", user)

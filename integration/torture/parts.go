@@ -25,4 +25,7 @@ var parts = []part{
 		does: "power cut at a random system call of the agent, in most recordings killed up to twice before: each capture is there, or its change; what the mark covers was passed on"},
 	{name: "model", test: "TestModel", where: "./internal/deliver", long: 1_000_000,
 		does: "steps of accounts, DCs, targets: late, repeated and superseded changes, deleted accounts, restored directories, crashes between any two of what a delivery writes, against a model"},
+	{name: "serve", test: "TestServe", where: "./integration/kills", long: 1000, dc: true,
+		does: "serve, or agent and forwarder apart, killed (SIGKILL) at a random moment on a real DC, while passwords change, are refused or forged, accounts come, go and are renamed, hooks are killed, " +
+			"clouds misbehave, Samba is restarted, its socket is gone, the clock is set: after each round each cloud holds the directory's password of each account, and has been sent none that the directory did not take"},
 }
