@@ -41,7 +41,6 @@ func (d *domain) rest() {
 	for _, what := range missing {
 		d.run.Lost("lab %d: %s", d.number, what)
 	}
-	d.explain()
 }
 
 // judge looks at what the clouds were sent since it last did, and says which of the directory's passwords are missing there.

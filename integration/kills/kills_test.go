@@ -145,6 +145,7 @@ func (d *domain) torture(kills int) {
 		kills -= now
 	}
 	if d.Failed() {
+		d.explain()
 		return
 	}
 	d.nothingLeft()

@@ -151,11 +151,19 @@ func (dc *DC) trustCertificate(ctx context.Context) error {
 }
 
 // StartServe starts samba-pwsync serve under its supervisor; from then on it is started again whenever it dies.
-func (dc *DC) StartServe(ctx context.Context) error { return dc.service(ctx, "up", "samba-pwsync") }
+func (dc *DC) StartServe(ctx context.Context) error { return dc.StartService(ctx, Serve) }
 
 // StopServe ends samba-pwsync serve in an orderly way and waits until it is gone.
-func (dc *DC) StopServe(ctx context.Context) error {
-	return dc.service(ctx, "-w", "20", "down", "samba-pwsync")
+func (dc *DC) StopServe(ctx context.Context) error { return dc.StopService(ctx, Serve) }
+
+// StartService starts one of the services that are samba-pwsync.
+func (dc *DC) StartService(ctx context.Context, name string) error {
+	return dc.service(ctx, "up", name)
+}
+
+// StopService ends one of them in an orderly way and waits until it is gone.
+func (dc *DC) StopService(ctx context.Context, name string) error {
+	return dc.service(ctx, "-w", "20", "down", name)
 }
 
 // SplitServe replaces samba-pwsync serve by its two halves, as the hardened installation has them: the agent, root without
@@ -171,12 +179,12 @@ func (dc *DC) SplitServe(ctx context.Context) error {
 		chown -R "$1" "$2"`, "sh", ForwarderUser, cloudDir); err != nil {
 		return fmt.Errorf("handing the forwarder's part to its user: %w", err)
 	}
-	return dc.service(ctx, "up", "samba-pwsync-agent", "samba-pwsync-forwarder")
+	return dc.service(ctx, "up", Agent, Forwarder)
 }
 
 // JoinServe undoes SplitServe.
 func (dc *DC) JoinServe(ctx context.Context) error {
-	if err := dc.service(ctx, "-w", "20", "down", "samba-pwsync-agent", "samba-pwsync-forwarder"); err != nil {
+	if err := dc.service(ctx, "-w", "20", "down", Agent, Forwarder); err != nil {
 		return err
 	}
 	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init", "--user", "root"); err != nil {
@@ -198,12 +206,14 @@ func (dc *DC) KillServe(ctx context.Context, later time.Duration) error {
 }
 
 // Kill waits until a service runs, lets it live a little longer, and sends it SIGKILL. Its supervisor starts it again, a second
-// later if it died young.
+// later if it died young. When Kill returns, the supervisor knows that it is dead.
 func (dc *DC) Kill(ctx context.Context, service string, later time.Duration) error {
 	_, err := dc.Exec(ctx, "", "sh", "-c", `
-		until pid=$(cat "/etc/service/$1/supervise/pid") && [ -n "$pid" ]; do sleep 0.01; done
+		file=/etc/service/$1/supervise/pid
+		until pid=$(cat "$file") && [ -n "$pid" ]; do sleep 0.01; done
 		sleep "$2"
-		kill -KILL "$pid"`, "sh", service, fmt.Sprintf("%.3f", later.Seconds()))
+		kill -KILL "$pid" || exit
+		while [ "$(cat "$file")" = "$pid" ]; do sleep 0.01; done`, "sh", service, fmt.Sprintf("%.3f", later.Seconds()))
 	if err != nil {
 		return fmt.Errorf("killing %s: %w", service, err)
 	}

@@ -1,9 +1,11 @@
 package twodc
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/integration/lab"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
@@ -49,6 +51,79 @@ func (d *domain) testElsewhere(t *testing.T) {
 	// The next change on a DC that has samba-pwsync ends it.
 	must(t, d.dcs[0].LDAPSReset(ctx, u.name, "", d.NewPassword()))
 	eventually(t, patience, "the drift is over", func() bool { return len(drift(t, d.dcs[0], u.name)) == 0 })
+}
+
+// testAgentStopped: while a password waits for a cloud, the agent is stopped, and the password is changed on the DC without samba-pwsync. The cloud
+// comes back, and the forwarder knows only that nobody has looked at the directory for a while: nothing is sent, in however long a time, and whoever asks. The
+// agent comes back, and what waited is dropped.
+func (d *domain) testAgentStopped(t *testing.T) {
+	u := newUser(t, d.Lab, d.dcs[1])
+	must(t, d.dcs[0].SplitServe(ctx))
+	t.Cleanup(func() { must(t, d.dcs[0].JoinServe(ctx)) })
+	for _, cloud := range lab.Clouds {
+		must(t, d.Sandbox.Misbehave(ctx, cloud, sandbox.Fault{Kind: "503"}))
+	}
+	t.Cleanup(func() { must(t, d.Sandbox.Behave(ctx)) })
+	waiting := d.NewPassword()
+	must(t, d.dcs[0].LDAPSReset(ctx, u.name, "", waiting))
+	tried := func(e lab.Event) bool { return e.Name == "retry" && e.Fields["account"] == u.name }
+	_, err := d.dcs[0].Eventually(timeout(t), tried)
+	must(t, err)
+
+	must(t, d.dcs[0].StopService(ctx, lab.Agent))
+	stopped := time.Now()
+	eventually(t, patience, "the other DC holds the change", func() bool { return d.dcs[1].Login(u.name, waiting) == nil })
+	must(t, d.dcs[1].LDAPSReset(ctx, u.name, "", d.NewPassword()))
+	stale := func(e lab.Event) bool { return e.Name == "watch-stale" && e.Time.After(stopped) }
+	minutes, cancel := context.WithTimeout(ctx, 5*patience) // one after the agent's last mark, and when the next attempt is due
+	defer cancel()
+	_, err = d.dcs[0].Eventually(minutes, stale)
+	must(t, err)
+	before := d.sent(t, u)
+	must(t, d.Sandbox.Behave(ctx))
+	for range 5 {
+		_, err := d.dcs[0].Exec(ctx, "", "samba-pwsync", "queue", "retry", "--all")
+		must(t, err)
+		time.Sleep(2 * time.Second) // for what must not happen
+	}
+	if after := d.sent(t, u); after != before {
+		t.Errorf("the clouds were sent %v passwords while nobody looked at the directory, and %v before", after, before)
+	}
+
+	must(t, d.dcs[0].StartService(ctx, lab.Agent))
+	for _, cloud := range []string{"google", "entra"} {
+		superseded := func(e lab.Event) bool {
+			return e.Name == "superseded" && e.Fields["account"] == u.name && e.Fields["target"] == cloud
+		}
+		_, err := d.dcs[0].Eventually(timeout(t), superseded)
+		must(t, err)
+	}
+	eventually(t, patience, "drift names the other DC", func() bool {
+		drift := drift(t, d.dcs[0], u.name)
+		return len(drift) == len(lab.Clouds) && !slices.ContainsFunc(drift, func(e entry) bool {
+			return e.Reason != change.AtOtherDC || e.DC != d.dcs[1].Short()
+		})
+	})
+	if after := d.sent(t, u); after != before {
+		t.Errorf("the clouds were sent %v passwords, and %v before the agent was stopped", after, before)
+	}
+
+	// And the next one arrives, with nothing before it.
+	u.password, u.sent = d.NewPassword(), u.sent+1
+	must(t, d.dcs[0].LDAPSReset(ctx, u.name, "", u.password))
+	u.isEverywhere(t)
+}
+
+// sent is how many passwords of a user each cloud took.
+func (d *domain) sent(t *testing.T, u *user) (n [2]int) {
+	t.Helper()
+	state, err := d.Sandbox.State(ctx)
+	must(t, err)
+	for i, cloud := range lab.Clouds {
+		at, _ := state.User(cloud, lab.Mail(u.name))
+		n[i] = len(at.Passwords)
+	}
+	return n
 }
 
 // testPeer: what is changed on a peer is delivered from there, and is no drift here.

@@ -54,6 +54,7 @@ func TestTwoControllers(t *testing.T) {
 	d.dcs[1], err = d.Join(ctx, lab.JoinOptions{Suite: suites[1], Progress: progress(t)})
 	must(t, err)
 	t.Run("Elsewhere", d.testElsewhere)
+	t.Run("AgentStopped", d.testAgentStopped)
 	if t.Run("Rounds", d.testRounds) {
 		t.Run("Peer", d.testPeer)
 	}
