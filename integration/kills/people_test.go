@@ -22,6 +22,7 @@ type account struct {
 	gone bool
 
 	passwords []string // that the directory took, oldest first
+	born      int      // which of them was the first of the account that there is now
 	met       map[sandbox.Cloud]met
 }
 
@@ -63,9 +64,9 @@ func (d *domain) change(draw *rand.Rand, jumps bool, over <-chan struct{}) {
 			d.attempt(a, d.NewPassword(), d.own)
 		case what < 75:
 			d.refused(a, d.NewSimplePassword(), d.reset)
-		case what < 85 && len(a.passwords) > 1:
+		case what < 85 && len(a.passwords)-1 > a.born:
 			// The hook lets it pass, and the DC's history does not.
-			d.refused(a, a.passwords[max(0, len(a.passwords)-2-draw.IntN(5))], d.own)
+			d.refused(a, a.passwords[max(a.born, len(a.passwords)-2-draw.IntN(5))], d.own)
 		case what < 90:
 			d.mortal(a, time.Duration(draw.Int64N(int64(40*time.Millisecond))))
 		case what < 95 && !jumps:
@@ -117,7 +118,7 @@ func (d *domain) mortal(a *account, after time.Duration) {
 // create makes an account, as often as it takes.
 func (d *domain) create(a *account) {
 	for n := 0; ; n++ {
-		a.gone = false
+		a.gone, a.born = false, len(a.passwords)
 		if d.attempt(a, d.NewPassword(), func(a *account, password string) error { return d.DC.LDAPSCreate(ctx, a.now, "", password) }) {
 			return
 		}
