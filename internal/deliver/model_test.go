@@ -127,6 +127,7 @@ type modelWorld struct {
 	// What the forwarder has been told, for certain.
 	unread []note
 	told   [modelAccounts]holding
+	toldAt [modelAccounts]time.Time // when the agent saw that
 	void   [modelAccounts]time.Time
 	known  covered
 
@@ -586,7 +587,7 @@ func (m *modelWorld) scanWhole() {
 	}
 	for _, n := range m.unread {
 		for i, h := range n.accounts {
-			m.told[i] = h
+			m.told[i], m.toldAt[i] = h, n.at
 			if h.gone || n.reset {
 				m.void[i] = n.at
 			}
@@ -770,6 +771,7 @@ func (t *modelTarget) judge(i *issue, serial int) {
 		m.fail("wrong", "%s had waited, and was sent with the directory last seen %v ago", what, now.Sub(m.known.asOf))
 	case m.known.asOf.Before(asked):
 		m.fail("wrong", "%s was tried again, and the directory was not looked at in between", what)
+	case m.toldAt[i.account].After(m.known.asOf): // what the forwarder was told since then has been judged above: the account came back, say
 	case outdated(m.known.accounts[i.account], m.known.asOf):
 		m.fail("wrong", "%s had waited, and was sent while the directory held %+v", what, m.known.accounts[i.account])
 	}
