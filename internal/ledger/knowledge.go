@@ -241,7 +241,8 @@ func (d *draft) see(at time.Time, s change.Sighting) error {
 	return nil
 }
 
-// missing notes that those accounts are gone that were not seen in a directory that went back, and was looked at from that time on.
+// missing notes that those accounts are gone that were not seen in a directory that went back, and was looked at from that time on. Should one of
+// them be brought back there, its versions will have been used before, whether it was known to be gone or not: its outcomes go as well.
 func (d *draft) missing(at time.Time) error {
 	var missing []change.Account
 	err := d.tx.Prefix(newest, nil, func(_, value []byte) error {
@@ -252,13 +253,14 @@ func (d *draft) missing(at time.Time) error {
 		if drafted, ok := d.Newest[n.Account.GUID]; ok {
 			n = drafted
 		}
-		if !n.Stamp.IsZero() && n.Void.Before(at) {
+		if n.Void.Before(at) {
 			missing = append(missing, n.Account)
 		}
 		return nil
 	})
 	for _, a := range missing {
 		d.setNewest(Newest{Account: a, Void: at})
+		d.reset = append(d.reset, change.Sighting{Account: a})
 	}
 	return err
 }

@@ -133,6 +133,30 @@ func TestDeletedAndRestored(t *testing.T) {
 	}
 }
 
+// The directory was restored to a state in which an account is deleted, and the account brought back there: its versions have been used before, whether
+// its deletion had been seen before or not. But what is delivered after that stays, however often it is told.
+func TestDeletedWhereItWasRestoredTo(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		l := temp(t)
+		see(t, l, at(5), sighting(1, 8))
+		record(t, l, outcome("google", 1, 8, target.Delivered))
+		if seen {
+			see(t, l, at(20), change.Sighting{Account: account(1), Gone: true})
+		}
+		see(t, l, at(30), change.Sighting{Whole: true})
+		if got, err := l.Last("google", dsdb.GUID{1}); err != nil || !got.Stamp.IsZero() {
+			t.Errorf("deletion seen before: %v: version %d is in the way of those to come: %v", seen, got.Stamp.Version, err)
+		}
+		next := outcome("google", 1, 5, target.Delivered)
+		next.Proven = at(40)
+		record(t, l, next)
+		see(t, l, at(30), change.Sighting{Whole: true})
+		if got, err := l.Last("google", dsdb.GUID{1}); err != nil || got.Stamp.Version != 5 {
+			t.Errorf("deletion seen before: %v: version %d was delivered last: %v", seen, got.Stamp.Version, err)
+		}
+	}
+}
+
 // The clock was set back since an account was deleted: what is seen now is of later all the same.
 func TestSeenAfterTheClockWasSetBack(t *testing.T) {
 	l := temp(t)
