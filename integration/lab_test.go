@@ -2,7 +2,7 @@
 // password changes, what must never be sent, and whether a password was left anywhere. `make integration` runs it.
 //
 // The tests share one domain controller, so each works with users of its own and most run side by side. Those that disturb
-// everybody (a cloud that is down, a serve that is killed) run alone. The canary comes last: it reads what all the others wrote.
+// everybody (a cloud that is down, a Samba that is restarted) run alone. The canary comes last: it reads what all the others wrote.
 package integration
 
 import (
@@ -80,7 +80,6 @@ func TestPromises(t *testing.T) {
 	t.Run("KeysRotated", testKeysRotated) // while changes wait; agent and forwarder together, and apart
 	t.Run("Forgotten", testForgotten)     // what is left of passwords in serve's memory
 	t.Run("ByAES256Key", testByAES256Key) // where no NT hash is stored
-	t.Run("Killed", testKilled)           // serve, 50 times
 	t.Run("Drift", testDrift)             // what was not captured, or waits, is told, with the reason
 	t.Run("Why", testWhy)                 // of one account, in a sentence; and what waits is tried or dropped
 	t.Run("States", testStates)           // temporary passwords, disabled accounts, shared names

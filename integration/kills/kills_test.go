@@ -21,8 +21,10 @@ import (
 )
 
 const (
-	// killsInARound is how often serve is killed before everything comes to rest, and is judged.
+	// killsInARound is how often serve is killed, at most, before everything comes to rest, and is judged.
 	killsInARound = 25
+	// kindsOfRounds is how many rounds it takes to try everything: see round.
+	kindsOfRounds = 4
 	// sideBySide is how many domains are tortured at once, if there are kills enough for them.
 	sideBySide = 3
 	// changers is how many people change passwords at a time.
@@ -62,7 +64,7 @@ func TestMain(m *testing.M) {
 // TestServe: after each round, once nothing disturbs any more, each cloud holds the directory's password of each account; no cloud was ever sent a
 // password that the directory did not take, nor one after a newer one of the same account. A trial is a kill.
 func TestServe(t *testing.T) {
-	run := trial.Start(t, "serve", 2*killsInARound)
+	run := trial.Start(t, "serve", 40)
 	domains := max(1, min(sideBySide, run.N/(4*killsInARound)))
 	var all sync.WaitGroup
 	torn := make([]*domain, domains)
@@ -139,8 +141,9 @@ func start(t *testing.T, run *trial.Run, number int) *domain {
 
 // torture kills so often.
 func (d *domain) torture(kills int) {
+	size := min(killsInARound, (kills+kindsOfRounds-1)/kindsOfRounds)
 	for round := 0; kills > 0 && !d.Failed(); round++ {
-		now := min(kills, killsInARound)
+		now := min(kills, size)
 		d.round(round, now)
 		kills -= now
 	}
