@@ -150,7 +150,7 @@ func settle(f folder) (what string, err error) {
 
 // giveFiles gives the files in a folder to its owner. A forwarder that ran as another user has left databases, changes and,
 // in spool/outgoing, the folder of what was set aside. Who had the folder before may have put in it what he likes: a file with
-// a second name elsewhere is not touched.
+// a second name elsewhere is not touched. One that is gone by now needs no owner.
 func giveFiles(f folder) error {
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
@@ -158,6 +158,9 @@ func giveFiles(f folder) error {
 	}
 	for _, e := range entries {
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -171,10 +174,11 @@ func giveFiles(f folder) error {
 			return fmt.Errorf("%s has a second name elsewhere: remove it", e.Name())
 		}
 		path := filepath.Join(f.path, e.Name())
-		if _, err := give(path, f.owner); err != nil {
-			return err
+		_, err = give(path, f.owner)
+		if err == nil {
+			err = os.Chmod(path, mode)
 		}
-		if err := os.Chmod(path, mode); err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

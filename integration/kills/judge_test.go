@@ -91,9 +91,24 @@ func (d *domain) which(a *account, sent sandbox.Password, from int) int {
 	return -1
 }
 
-// nothingLeft demands that nothing waits any more: what was forged and refused has been shredded, and nothing was set aside but files whose
+// nothingLeft demands that nothing is left in the spool: what was forged and refused has been shredded, and nothing was set aside but files whose
 // writer was killed.
 func (d *domain) nothingLeft() {
+	if !d.nothingWaits() {
+		return
+	}
+	left, err := d.DC.Exec(ctx, "", "sh", "-c", "cd "+lab.StateDir+"/spool && find incoming outgoing -type f ! -path '*/damaged/*' ! -name 'mark*' ! -name '*.sightings'; find outgoing/damaged -type f 2>/dev/null; true")
+	must(d, err)
+	if left != "" {
+		d.Errorf("lab %d: left in the spool:\n%s", d.number, left)
+	}
+	if missing := d.judge(); len(missing) > 0 {
+		d.run.Lost("lab %d: at the end: %q", d.number, missing)
+	}
+}
+
+// nothingWaits waits until no capture waits for its proof, or has been proven and is still kept, and no password for its target.
+func (d *domain) nothingWaits() bool {
 	var status struct {
 		Captures  int
 		Forwarder *struct {
@@ -108,17 +123,10 @@ func (d *domain) nothingLeft() {
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(time.Second) {
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			d.Errorf("lab %d: something still waits: %+v", d.number, status)
-			return
+			return false
 		}
 	}
-	left, err := d.DC.Exec(ctx, "", "sh", "-c", "cd "+lab.StateDir+"/spool && find incoming outgoing -type f ! -path '*/damaged/*' ! -name 'mark*' ! -name '*.sightings'; find outgoing/damaged -type f 2>/dev/null; true")
-	must(d, err)
-	if left != "" {
-		d.Errorf("lab %d: left in the spool:\n%s", d.number, left)
-	}
-	if missing := d.judge(); len(missing) > 0 {
-		d.run.Lost("lab %d: at the end: %q", d.number, missing)
-	}
+	return true
 }
 
 // explain shows what is known of a failure.
