@@ -108,7 +108,7 @@ var alphabets = map[string]string{
 
 // A password from a generator, just as long as it must be, is refused less often than once in 10,000 times.
 func TestRandomIsNoWalk(t *testing.T) {
-	const rounds, most = 200_000, 10_000
+	const rounds, most = 50_000, 10_000
 	for name, alphabet := range alphabets {
 		for _, length := range []int{8, 12} {
 			t.Run(fmt.Sprintf("%s, %d characters", name, length), func(t *testing.T) {
