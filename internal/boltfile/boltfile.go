@@ -1,6 +1,8 @@
 // Package boltfile is a bbolt database that notices damage: buckets of JSON values, each behind a checksum.
 //
-// What: Open, Load, View, Update. A value is stored as a CRC32C over key and JSON, and then the JSON.
+// What: Open, Load, View, Update. A value is stored as a CRC32C over the key and all that follows, and then the JSON. Before the JSON may stand
+// a head: some bytes that say what is asked of all values at once, at a start, so that none has to be decoded for it. Its length (two bytes,
+// big endian) stands before it, and is never so great that it could be taken for the brace that an object of JSON begins with.
 //
 // Why: bbolt keeps no checksum of its pages, so one flipped bit on the disk comes back as a wrong value without an error;
 // and it panics on a damaged structure, already in Open. Here the first is an error of Get (and Load drops the value), and
@@ -31,6 +33,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 )
@@ -134,7 +137,7 @@ func whole(path string) func(*bolt.Tx) error {
 				if int64(len(stored)) > info.Size() {
 					return fmt.Errorf("%w: a value of %d bytes cannot be", ErrDamaged, len(stored))
 				}
-				_, _ = unwrap(key, stored)
+				_, _, _ = unwrap(key, stored)
 				return nil
 			})
 		})
@@ -174,15 +177,15 @@ func (db *DB) Update(fn func(Tx) error) error {
 	return db.guard(func() error { return db.bolt.Update(func(tx *bolt.Tx) error { return fn(Tx{tx}) }) })
 }
 
-// Load gives each value of a bucket to read, as JSON that is read's only during the call. A value that is damaged, or that
-// read refuses, is deleted; dropped says how many were.
-func (db *DB) Load(bucket string, read func(key, value []byte) error) (dropped int, err error) {
+// Load gives each value of a bucket to read, its head and its JSON, which are read's only during the call. A value that is damaged, or that
+// read refuses, is deleted; dropped says how many were. If read is nil, only the damaged ones are.
+func (db *DB) Load(bucket string, read func(key, head, value []byte) error) (dropped int, err error) {
 	var bad [][]byte
 	err = db.View(func(tx Tx) error {
 		return tx.bucket(bucket).ForEach(func(key, stored []byte) error {
-			value, err := unwrap(key, stored)
-			if err == nil {
-				err = read(key, value)
+			head, value, err := unwrap(key, stored)
+			if err == nil && read != nil {
+				err = read(key, head, value)
 			}
 			if err != nil {
 				bad = append(bad, bytes.Clone(key))
@@ -206,6 +209,18 @@ func (db *DB) Load(bucket string, read func(key, value []byte) error) (dropped i
 	return len(bad), nil
 }
 
+// Rest gives back the memory of the file's pages that have been read. They count as this process's as long as they are mapped, though the
+// kernel has them anyway, and a walk through a bucket maps them all.
+func (db *DB) Rest() error {
+	return db.View(func(tx Tx) error { // in which the map stays where it is
+		info := db.bolt.Info()
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, info.Data, uintptr(tx.tx.Size()), unix.MADV_DONTNEED); errno != 0 {
+			return fmt.Errorf("giving back the memory of %s: %w", db.path, errno)
+		}
+		return nil
+	})
+}
+
 // Tx is a transaction. It is used only inside the function that got it.
 type Tx struct{ tx *bolt.Tx }
 
@@ -217,7 +232,7 @@ func (tx Tx) Get(bucket string, key []byte, v any) (bool, error) {
 	if stored == nil {
 		return false, nil
 	}
-	value, err := unwrap(key, stored)
+	_, value, err := unwrap(key, stored)
 	if err != nil {
 		return false, err
 	}
@@ -227,13 +242,31 @@ func (tx Tx) Get(bucket string, key []byte, v any) (bool, error) {
 	return true, nil
 }
 
-// Put writes v under key.
-func (tx Tx) Put(bucket string, key []byte, v any) error {
+// Put writes v, an object in JSON, under key.
+func (tx Tx) Put(bucket string, key []byte, v any) error { return tx.PutHead(bucket, key, nil, v) }
+
+// maxHead is what a head has less than: the first byte of its length is no brace.
+const maxHead = int('{') << 8
+
+// PutHead writes v, an object in JSON, under key, behind a head.
+func (tx Tx) PutHead(bucket string, key, head []byte, v any) error {
 	value, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encoding value: %w", err)
 	}
-	return tx.bucket(bucket).Put(key, wrap(key, value))
+	if len(head) >= maxHead || value[0] != '{' {
+		return errors.New("encoding value: it is no object, or its head is too long")
+	}
+	return tx.bucket(bucket).Put(key, wrap(key, head, value))
+}
+
+// Clear removes all keys of a bucket.
+func (tx Tx) Clear(bucket string) error {
+	if err := tx.tx.DeleteBucket([]byte(bucket)); err != nil {
+		return err
+	}
+	_, err := tx.tx.CreateBucket([]byte(bucket))
+	return err
 }
 
 // Delete removes a key. One that is not there is no error.
@@ -243,7 +276,7 @@ func (tx Tx) Delete(bucket string, key []byte) error { return tx.bucket(bucket).
 func (tx Tx) Prefix(bucket string, prefix []byte, read func(key, value []byte) error) error {
 	cursor := tx.bucket(bucket).Cursor()
 	for key, stored := cursor.Seek(prefix); key != nil && bytes.HasPrefix(key, prefix); key, stored = cursor.Next() {
-		value, err := unwrap(key, stored)
+		_, value, err := unwrap(key, stored)
 		if err != nil {
 			return err
 		}
@@ -259,13 +292,28 @@ func checksum(key, value []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
 
-func wrap(key, value []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, checksum(key, value)), value...)
+func wrap(key, head, value []byte) []byte {
+	stored := make([]byte, 4, 4+2+len(head)+len(value))
+	if len(head) > 0 {
+		stored = binary.BigEndian.AppendUint16(stored, uint16(len(head)))
+		stored = append(stored, head...)
+	}
+	stored = append(stored, value...)
+	binary.BigEndian.PutUint32(stored, checksum(key, stored[4:]))
+	return stored
 }
 
-func unwrap(key, stored []byte) ([]byte, error) {
+func unwrap(key, stored []byte) (head, value []byte, err error) {
 	if len(stored) < 4 || binary.BigEndian.Uint32(stored) != checksum(key, stored[4:]) {
-		return nil, fmt.Errorf("%w: a value does not match its checksum", ErrDamaged)
+		return nil, nil, fmt.Errorf("%w: a value does not match its checksum", ErrDamaged)
 	}
-	return stored[4:], nil
+	value = stored[4:]
+	if len(value) < 2 || value[0] == '{' {
+		return nil, value, nil
+	}
+	n := int(binary.BigEndian.Uint16(value))
+	if n >= maxHead || n > len(value)-2 {
+		return nil, nil, fmt.Errorf("%w: a value's head is longer than the value", ErrDamaged)
+	}
+	return value[2 : 2+n], value[2+n:], nil
 }

@@ -50,7 +50,7 @@ func load(t *testing.T, path string) (n, dropped int, aside string) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	dropped, err = db.Load(things, func(k, v []byte) error {
+	dropped, err = db.Load(things, func(k, _, v []byte) error {
 		var got thing
 		if err := json.Unmarshal(v, &got); err != nil {
 			return err
@@ -180,7 +180,7 @@ func TestDamagedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored = wrap(key(1), stored)
+	stored = wrap(key(1), nil, stored)
 	spoil := map[string]func([]byte) []byte{
 		"one bit": func(b []byte) []byte { b[random.IntN(len(b))] ^= 1 << random.IntN(8); return b },
 		"cut off": func(b []byte) []byte { return b[:random.IntN(len(b)-1)+1] },

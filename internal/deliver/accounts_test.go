@@ -236,7 +236,7 @@ func TestLedgerKnowsWhoHasTheName(t *testing.T) {
 		w.pass(5 * time.Second)
 		w.stop()
 		w.open()
-		item := w.queue.Items()[0]
+		item := w.items()[0]
 		item.Account, item.Proven = account(2), time.Now()
 		if err := w.ledger.Prove(proof(item)); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@
 // to a name only while no other account is known to have had that name since.
 //
 // At least once, in order, never two at once: for one target there is one lease at a time for an account and for a name (internal/queue), the
-// ledger is written before the item is dropped, and the secret's file is shredded after both. A crash at any point leads to the same
+// ledger is written before the item is dropped, and the secret's file is shredded after both (book.go). A crash at any point leads to the same
 // password being set again, never to an older one. Files and queue are compared at every look, so after a restart all is found.
 //
 // With peers (other DCs that have forwarders of their own) a delivered change stays until it can be delivered once more as the last word:
@@ -101,6 +101,7 @@ type Forwarder struct {
 	lanes   map[string]*lane
 	names   []string // of the lanes, in the order of Options
 	watch   watch
+	book    book
 	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
 	unread  map[string]bool      // files that the disk did not give, which has been said; the intake's own
 	ahead   map[string]time.Time // looks of before the clock was set back, and when their first file was met; the intake's own
@@ -120,7 +121,7 @@ func New(o Options) (*Forwarder, error) {
 	}
 	f := &Forwarder{
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
-		lanes: map[string]*lane{}, watch: watch{log: o.Log}, torn: map[string]time.Time{}, unread: map[string]bool{},
+		lanes: map[string]*lane{}, watch: watch{log: o.Log}, book: book{turn: make(chan struct{}, 1)}, torn: map[string]time.Time{}, unread: map[string]bool{},
 		ahead: map[string]time.Time{},
 	}
 	if f.ttl <= 0 {
@@ -173,18 +174,47 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 	return nil
 }
 
-// recall tells the ledger of what is in the queue: the last run may have ended between the two. And a pause that a target asked for
-// is not over because we stopped.
+// recall tells the ledger of what is in the queue, as far as it may not know: the last run may have ended between the two, or the ledger was
+// lost. And a pause that a target asked for is not over because we stopped.
 func (f *Forwarder) recall() error {
-	var proofs []ledger.Proof
-	now := time.Now()
-	for _, item := range f.queue.Items() {
-		proofs = append(proofs, proof(item))
-		if l := f.lanes[item.Target]; l != nil && item.Resume.After(now) {
-			l.health.resumes(item.Resume, errors.New(item.Reason))
+	for name, l := range f.lanes {
+		resume, why, err := f.queue.Paused(name)
+		if err != nil {
+			return err
+		}
+		if resume.After(time.Now()) {
+			l.health.resumes(resume, errors.New(why))
 		}
 	}
-	return f.ledger.Prove(proofs...)
+	if !f.ledger.Lost() {
+		return f.tell()
+	}
+	var proofs []ledger.Proof
+	err := f.queue.Each("", func(i queue.Item, _ bool) error {
+		if proofs = append(proofs, proof(i)); len(proofs) < batch {
+			return nil
+		}
+		defer func() { proofs = proofs[:0] }()
+		return f.ledger.Prove(proofs...)
+	})
+	return errors.Join(err, f.ledger.Prove(proofs...))
+}
+
+// tell tells the ledger of what was queued, and it has not been told of.
+func (f *Forwarder) tell() error {
+	items, err := f.queue.Untold()
+	if err != nil || len(items) == 0 {
+		return err
+	}
+	var proofs []ledger.Proof
+	for _, item := range items {
+		proofs = append(proofs, proof(item))
+	}
+	if err := f.ledger.Prove(proofs...); err != nil {
+		return err
+	}
+	f.queue.Told()
+	return nil
 }
 
 // placeOf is what an item's or a change's user at a target is known by. Targets do not tell upper and lower case apart. It is a digest,
@@ -261,7 +291,7 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		f.queue.Release(lease)
 	case lease.Stamp.Compare(last.Stamp) <= 0 && !again:
 		// The last run ended after it had written this down, and before it dropped the item.
-		f.finish(ctx, lease, last.Class, last.Reason, len(lease.Peers) == 0)
+		f.finish(ctx, lease, nil, last.Class, last.Reason, len(lease.Peers) == 0)
 	case !f.queue.Current(lease):
 		f.queue.Release(lease)
 	default:
@@ -271,18 +301,16 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 }
 
 // finish drops or parks an item, as its outcome in the ledger says, and then shreds the secret; or lets it settle, if its delivery was not
-// the last word.
-func (f *Forwarder) finish(ctx context.Context, lease queue.Lease, class target.Class, reason string, lastWord bool) {
-	finished := f.persist(ctx, "finishing an item", func() error {
-		switch {
-		case class == target.NoUser || class == target.Rejected || class == target.Forbidden:
-			return f.queue.Park(lease, class, reason)
-		case class == target.Delivered && !lastWord:
-			return f.queue.Settle(lease)
-		}
-		return f.queue.Done(lease)
-	})
-	if finished {
+// the last word. An outcome that is not in the ledger yet is written there first.
+func (f *Forwarder) finish(ctx context.Context, lease queue.Lease, outcome *ledger.Entry, class target.Class, reason string, lastWord bool) {
+	result := lease.Done()
+	switch {
+	case class == target.NoUser || class == target.Rejected || class == target.Forbidden:
+		result = lease.Park(class, reason)
+	case class == target.Delivered && !lastWord:
+		result = lease.Settle()
+	}
+	if f.write(ctx, &verdict{outcome: outcome, result: result}) {
 		f.shred(lease.File)
 	}
 }

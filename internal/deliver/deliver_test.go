@@ -855,7 +855,7 @@ func TestForgedItem(t *testing.T) {
 		w.pass(2 * time.Second)
 		w.stop()
 		w.open()
-		forged := w.queue.Items()[0]
+		forged := w.items()[0]
 		forged.Account, forged.User, forged.Place, forged.Stamp = account(9), "administrator", "administrator's", stamp(1)
 		if _, err := w.queue.Add(forged); err != nil {
 			t.Fatal(err)
@@ -912,7 +912,7 @@ func TestStop(t *testing.T) {
 					t.Errorf("stopped after %v", took)
 				}
 				w.open()
-				for _, i := range w.queue.Items() {
+				for _, i := range w.items() {
 					if i.Attempts != 0 || i.Class != "" {
 						t.Errorf("what was given up counts: %+v", i)
 					}

@@ -37,13 +37,33 @@ type Drift struct {
 // Drift tells of all drift of this moment, a peer's too, in no order: in a large domain it may be all accounts, and too much to be held at
 // once. It may be called at any time. An error of tell ends it and is returned as it is.
 func (f *Forwarder) Drift(tell func(Drift) error) error {
-	waiting, late := f.waiting(f.queue.Items(), f.targets()) // first: what is delivered from here on is no gap by the time it is looked for
-	for _, d := range late {
-		if err := tell(d); err != nil {
-			return err
+	late := f.lateness()
+	err := f.queue.Waiting(func(i queue.Item) error {
+		l, configured := late[i.Target]
+		if !configured || !i.Proven.Before(l.since) {
+			return nil
 		}
+		d := Drift{
+			Account: i.Account.SAMAccountName, GUID: i.Account.GUID.String(), Target: i.Target, User: i.User,
+			Reason: l.reason, Detail: i.Reason, Stamp: i.Stamp, Seen: i.Proven.Round(0),
+		}
+		if l.detail != "" {
+			d.Detail = l.detail
+		}
+		return tell(d)
+	})
+	if err != nil {
+		return err
 	}
-	return f.ledger.Gaps(func(g ledger.Gap) error {
+	waiting := map[need]bool{}
+	return f.ledger.Gaps(func(accounts []dsdb.GUID) { // first: what is delivered from here on is no gap by the time it is looked for
+		clear(waiting)
+		for _, guid := range accounts {
+			for _, name := range f.names {
+				waiting[need{guid, name}] = f.queue.Waits(guid, name)
+			}
+		}
+	}, func(g ledger.Gap) error {
 		if f.lanes[g.Target] == nil || waiting[need{g.Account.GUID, g.Target}] {
 			return nil
 		}
@@ -55,16 +75,17 @@ func (f *Forwarder) Drift(tell func(Drift) error) error {
 }
 
 // countDrift counts what Drift lists, without looking at the disk.
-func (f *Forwarder) countDrift(items []queue.Item, targets []TargetStatus) map[change.Reason]int {
+func (f *Forwarder) countDrift() map[change.Reason]int {
 	counts := map[change.Reason]int{}
-	waiting, late := f.waiting(items, targets)
 	f.ledger.EachGap(func(guid dsdb.GUID, target string, reason change.Reason) {
-		if f.lanes[target] != nil && !waiting[need{guid, target}] {
+		if f.lanes[target] != nil && !f.queue.Waits(guid, target) {
 			counts[reason]++
 		}
 	})
-	for _, d := range late {
-		counts[d.Reason]++
+	for name, l := range f.lateness() {
+		if n := f.queue.CountSince(name, l.since); n > 0 {
+			counts[l.reason] += n
+		}
 	}
 	return counts
 }
@@ -75,36 +96,28 @@ type need struct {
 	target string
 }
 
-// waiting returns whose password waits for which target, and those that have waited for too long.
-func (f *Forwarder) waiting(items []queue.Item, targets []TargetStatus) (waiting map[need]bool, late []Drift) {
-	waiting = map[need]bool{}
-	states := map[string]TargetStatus{}
-	for _, t := range targets {
-		states[t.Name] = t
-	}
-	for _, i := range items {
-		t, configured := states[i.Target]
-		if i.Parked || !i.Delivered.IsZero() || !configured {
-			continue
-		}
-		waiting[need{i.Account.GUID, i.Target}] = true
-		reason, detail := Waiting, i.Reason
+// late says what of a target's waiting passwords is drift: what was proven before since, and why.
+type late struct {
+	since  time.Time
+	reason change.Reason
+	detail string // empty: the item's own
+}
+
+// lateness returns that for each target.
+func (f *Forwarder) lateness() map[string]late {
+	all, now := map[string]late{}, time.Now()
+	for _, t := range f.targets() {
+		l := late{now.Add(time.Hour), Waiting, t.Error} // whenever it was proven
 		switch t.State {
 		case Denied:
-			reason, detail = TargetDenied, t.Error
+			l.reason = TargetDenied
 		case Down:
-			reason, detail = TargetDown, t.Error
+			l.reason = TargetDown
 		case Throttled:
-			detail = t.Error
 		default:
-			if time.Since(i.Proven) < soon {
-				continue
-			}
+			l.since, l.detail = now.Add(-soon), ""
 		}
-		late = append(late, Drift{
-			Account: i.Account.SAMAccountName, GUID: i.Account.GUID.String(), Target: i.Target, User: i.User,
-			Reason: reason, Detail: detail, Stamp: i.Stamp, Seen: i.Proven.Round(0),
-		})
+		all[t.Name] = l
 	}
-	return waiting, late
+	return all
 }

@@ -95,7 +95,7 @@ func TestDeniedStopsTheTarget(t *testing.T) {
 		if s.State != Denied || s.Error != denied.Error() || s.Waiting != 5 || !s.Since.Equal(start) {
 			t.Errorf("%+v", s)
 		}
-		for _, i := range w.queue.Items() {
+		for _, i := range w.items() {
 			if i.Attempts != 0 {
 				t.Errorf("%s lost an attempt", i.User)
 			}
@@ -242,7 +242,7 @@ func TestDownTargetIsProbedWithOneItem(t *testing.T) {
 			}
 		}
 		attempts := 0
-		for _, i := range w.queue.Items() {
+		for _, i := range w.items() {
 			attempts += i.Attempts
 		}
 		if attempts != len(calls) {

@@ -81,7 +81,7 @@ func (f *Forwarder) try(doing string, step func() error) {
 // has been applied; and of a change that is listed, all sightings that the agent wrote before it are applied before it is queued.
 func (f *Forwarder) scan() error {
 	mark, markErr := change.ReadMark(f.changes.Dir())
-	changes, err := f.changes.List()
+	changes, err := f.changes.New(f.queue.Needs)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (f *Forwarder) scan() error {
 // applySightings applies all files of sightings and returns their names. whole is false if one of them made no sense (yet), or could not
 // be read: the mark may cover what it says.
 func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
-	names, err := f.sights.List()
+	names, err := f.sights.New(nil)
 	if err != nil {
 		return nil, false, err
 	}
@@ -172,9 +172,11 @@ func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) error {
 	return f.supersede(k, gone)
 }
 
-// queueChanges queues those of these changes that no item refers to yet.
+// queueChanges queues changes, to which no item refers yet.
 func (f *Forwarder) queueChanges(names []string) error {
-	names = slices.DeleteFunc(names, f.queue.Needs)
+	if err := f.tell(); err != nil { // which failed, if there is anything to tell
+		return err
+	}
 	for names := range slices.Chunk(names, batch) {
 		if err := f.queueBatch(names); err != nil {
 			return err
@@ -239,6 +241,7 @@ func (f *Forwarder) queueBatch(names []string) error {
 	if err := f.ledger.Prove(proofs...); err != nil {
 		return err
 	}
+	f.queue.Told()
 	if err := f.supersede(k, nil); err != nil { // items for targets that do not want the account any more
 		return err
 	}

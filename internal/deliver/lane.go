@@ -113,10 +113,15 @@ func (l *lane) next(ctx context.Context) (lease queue.Lease, done func(error), o
 				l.sleep(ctx, time.Time{}) // until the attempt that probes has ended
 				continue
 			}
-			if lease, ok := l.f.queue.Lease(l.name, proven, due); ok {
+			lease, ok, err := l.f.queue.Lease(l.name, proven, due)
+			if ok {
 				return lease, done, true
 			}
 			done(errUnused)
+			if err != nil {
+				l.f.try("leasing an item", func() error { return err })
+				l.sleep(ctx, now.Add(scanEvery))
+			}
 		}
 	}
 	return queue.Lease{}, nil, false
@@ -168,7 +173,7 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		done(errUnused)
 		return
 	}
-	lastWord := f.watch.lastWord(item, time.Now())
+	lastWord := f.watch.lastWord(item.Proven, item.Peers, time.Now())
 	password, err := f.open(item)
 	if err != nil {
 		done(errUnused)
@@ -252,21 +257,18 @@ func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastW
 		default:
 			f.log.Confirmed(a)
 		}
-		if f.persist(ctx, "recording an outcome", func() error { return f.ledger.Record(outcome) }) {
-			f.finish(ctx, lease, class, reason, lastWord)
-		}
+		f.finish(ctx, lease, &outcome, class, reason, lastWord)
 	case class == target.Denied:
-		f.persist(ctx, "postponing an item", func() error { return f.queue.Postpone(lease, class, reason) })
+		f.write(ctx, &verdict{result: lease.Postpone(class, reason)})
 	default:
 		asked := target.Delay(err)
 		due := now.Add(delay(item.Attempts, asked, rand.Float64()))
 		f.log.Retry(a, class, due, err)
-		f.persist(ctx, "postponing an item", func() error {
-			if class == target.Throttled {
-				return f.queue.Throttle(lease, due, now.Add(min(asked, maxAsked)), reason)
-			}
-			return f.queue.Retry(lease, due, class, reason)
-		})
+		result := lease.Retry(due, class, reason)
+		if class == target.Throttled {
+			result = lease.Throttle(due, now.Add(min(asked, maxAsked)), reason)
+		}
+		f.write(ctx, &verdict{result: result})
 	}
 }
 
@@ -280,7 +282,7 @@ func (f *Forwarder) unreadable(ctx context.Context, lease queue.Lease, why error
 	if !damaged && !errors.Is(why, errGone) {
 		f.log.ForwarderTrouble("reading a change", why)
 		due := time.Now().Add(delay(lease.Attempts, 0, rand.Float64()))
-		f.persist(ctx, "postponing an item", func() error { return f.queue.Retry(lease, due, target.Temporary, why.Error()) })
+		f.write(ctx, &verdict{result: lease.Retry(due, target.Temporary, why.Error())})
 		return
 	}
 	if damaged {

@@ -615,7 +615,10 @@ func (m *modelWorld) attemptAt(name string, mayCrash bool) bool {
 	if m.mutation == eager {
 		due = time.Now()
 	}
-	lease, ok := m.f.queue.Lease(name, proven, due)
+	lease, ok, err := m.f.queue.Lease(name, proven, due)
+	if err != nil {
+		m.Fatal(err)
+	}
 	if !ok {
 		return false
 	}
@@ -647,7 +650,7 @@ func (m *modelWorld) attemptAt(name string, mayCrash bool) bool {
 		At: time.Now(), Attempts: lease.Attempts + 1,
 	})
 	if err == nil && crash == "before the file is shredded" {
-		err = m.queue.Done(lease)
+		err = m.queue.Return(lease.Done())
 	}
 	if err != nil {
 		m.Fatal(err)
@@ -678,7 +681,7 @@ func (m *modelWorld) finish() {
 		}
 		m.scanWhole()
 		m.attempts()
-		if !slices.ContainsFunc(m.queue.Items(), func(i queue.Item) bool { return !i.Parked }) && m.f.begun {
+		if !slices.ContainsFunc(items(m, m.queue), func(i queue.Item) bool { return !i.Parked }) && m.f.begun {
 			break
 		}
 	}

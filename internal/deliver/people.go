@@ -75,6 +75,10 @@ func (f *Forwarder) find(name string) ([]dsdb.GUID, error) {
 	if err != nil || name == "" {
 		return nil, err
 	}
+	best := func() ledger.Kind { return slices.Min(slices.Collect(maps.Values(found))) }
+	if len(found) > 0 && best() < ledger.ByUser { // what the queue could add says less
+		return kin(found, best()), nil
+	}
 	then := map[dsdb.GUID]ledger.Kind{} // by what they were called then
 	err = f.queue.Each("", func(i queue.Item, _ bool) error {
 		switch k, ok := ledger.Kin(name, i.Account, i.User); {
@@ -94,9 +98,13 @@ func (f *Forwarder) find(name string) ([]dsdb.GUID, error) {
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	best := slices.Min(slices.Collect(maps.Values(found)))
-	maps.DeleteFunc(found, func(_ dsdb.GUID, k ledger.Kind) bool { return k > best })
-	return slices.SortedFunc(maps.Keys(found), dsdb.GUID.Compare), nil
+	return kin(found, best()), nil
+}
+
+// kin returns the accounts of a kind.
+func kin(found map[dsdb.GUID]ledger.Kind, kind ledger.Kind) []dsdb.GUID {
+	maps.DeleteFunc(found, func(_ dsdb.GUID, k ledger.Kind) bool { return k != kind })
+	return slices.SortedFunc(maps.Keys(found), dsdb.GUID.Compare)
 }
 
 // Retried is what came of Retry.
@@ -126,17 +134,14 @@ func (f *Forwarder) Retry(account, name string) (Retried, error) {
 		}
 		only = guids[0]
 	}
-	meant := func(i queue.Item) bool {
-		return (account == "" || i.Account.GUID == only) && (name == "" || i.Target == name)
-	}
-	if _, err := f.queue.Hurry(meant); err != nil {
+	_, err := f.queue.Hurry(func(guid dsdb.GUID, target string) bool {
+		return (account == "" || guid == only) && (name == "" || target == name)
+	})
+	if err != nil {
 		return r, err
 	}
 	hurried, now := map[string]bool{}, time.Now()
-	err := f.queue.Each(name, func(i queue.Item, leased bool) error {
-		if !meant(i) {
-			return nil
-		}
+	count := func(i queue.Item, leased bool) error {
 		switch queued(i, leased).State {
 		case Refused:
 			r.Parked++
@@ -151,7 +156,18 @@ func (f *Forwarder) Retry(account, name string) (Retried, error) {
 		}
 		hurried[i.Target] = true
 		return nil
-	})
+	}
+	if account == "" {
+		err = f.queue.Each(name, count)
+	} else if items, leased, ofErr := f.queue.Of(only); ofErr == nil {
+		for _, i := range items {
+			if name == "" || i.Target == name {
+				_ = count(i, leased[i.Target])
+			}
+		}
+	} else {
+		err = ofErr
+	}
 	for name := range hurried {
 		if l := f.lanes[name]; l != nil {
 			l.health.hurry()
@@ -184,7 +200,10 @@ func (f *Forwarder) Drop(account, name string) (Gone, error) {
 		return g, err
 	}
 	guid := guids[0]
-	items, leased := f.queue.Of(guid)
+	items, leased, err := f.queue.Of(guid)
+	if err != nil {
+		return g, err
+	}
 	for _, i := range items {
 		if name != "" && i.Target != name {
 			continue
@@ -211,11 +230,11 @@ func (f *Forwarder) Drop(account, name string) (Gone, error) {
 			g.Dropped = append(g.Dropped, queued(d, leased[d.Target]))
 		}
 	}
-	items, _ = f.queue.Of(guid)
+	items, _, err = f.queue.Of(guid)
 	for _, i := range items {
 		if i.File != "" {
 			g.Kept = append(g.Kept, i.Target)
 		}
 	}
-	return g, nil
+	return g, err
 }

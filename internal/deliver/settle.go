@@ -67,24 +67,24 @@ func (h hearing) says(p change.Peer) bool {
 	return h.InvocationID == p.InvocationID && h.USN == p.USN && h.Heard.Equal(p.Heard)
 }
 
-// lastWord reports whether no peer's forwarder sends anything any more that is older than the item's change. Of peers that have left the
-// configuration nothing is expected.
-func (w *watch) lastWord(i queue.Item, now time.Time) bool {
+// lastWord reports whether no peer's forwarder sends anything any more that is older than a change of that proof, before which the peers had been
+// heard so far. Of peers that have left the configuration nothing is expected.
+func (w *watch) lastWord(proven time.Time, peers []change.Peer, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.look(now)
 	if w.asOf.IsZero() {
-		return len(i.Peers) == 0
+		return len(peers) == 0
 	}
-	return !slices.ContainsFunc(i.Peers, func(before change.Peer) bool {
+	return !slices.ContainsFunc(peers, func(before change.Peer) bool {
 		known, configured := w.heard[before.Name]
-		return configured && !(len(known) > 0 && known[0].has(i, before) && now.Sub(known[0].noted) >= settleFor)
+		return configured && !(len(known) > 0 && known[0].has(proven, before) && now.Sub(known[0].noted) >= settleFor)
 	})
 }
 
-// has reports whether the peer may have heard of the item's change, of which it had not before.
-func (h hearing) has(i queue.Item, before change.Peer) bool {
-	return h.heard.After(i.Proven) && (h.InvocationID != before.InvocationID || h.USN > before.USN)
+// has reports whether the peer may have heard of a change, of which it had not before.
+func (h hearing) has(proven time.Time, before change.Peer) bool {
+	return h.heard.After(proven) && (h.InvocationID != before.InvocationID || h.USN > before.USN)
 }
 
 // peers returns the peers of the last mark, sorted by name.
@@ -104,7 +104,7 @@ func (w *watch) peers() []PeerStatus {
 // rouse makes due what has settled.
 func (f *Forwarder) rouse() error {
 	now := time.Now()
-	_, err := f.queue.Rouse(func(i queue.Item) bool { return f.watch.lastWord(i, now) })
+	_, err := f.queue.Rouse(func(s queue.Settler) bool { return f.watch.lastWord(s.Proven, s.Peers, now) })
 	return err
 }
 

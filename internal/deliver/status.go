@@ -7,6 +7,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -67,16 +68,16 @@ type ParkedStatus struct {
 // Status returns the picture of this moment. It may be called at any time.
 func (f *Forwarder) Status() Status {
 	s := Status{Watch: f.watch.status(time.Now()), Targets: f.targets(), Parked: []ParkedStatus{}} // [] and not null for scripts
-	items := f.queue.Items()
-	s.Drift = f.countDrift(items, s.Targets)
-	for _, item := range items {
-		if item.Parked {
+	s.Drift = f.countDrift()
+	f.try("reading what is parked", func() error {
+		return f.queue.Parked(func(item queue.Item) error {
 			s.Parked = append(s.Parked, ParkedStatus{
 				Target: item.Target, User: item.User, Account: item.Account.SAMAccountName, GUID: item.Account.GUID.String(),
 				Version: item.Stamp.Version, Class: item.Class, Reason: item.Reason, Since: item.Due,
 			})
-		}
-	}
+			return nil
+		})
+	})
 	return s
 }
 

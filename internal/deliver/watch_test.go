@@ -209,11 +209,11 @@ func TestRetryAfterTheClockWasSetBack(t *testing.T) {
 		w.pass(2 * time.Second)
 		w.stop()
 		w.open()
-		lease, ok := w.queue.Lease("google", time.Time{}, time.Now().Add(quiet))
+		lease, ok, _ := w.queue.Lease("google", time.Time{}, time.Now().Add(quiet))
 		if !ok {
 			t.Fatal("nothing waits")
 		}
-		if err := w.queue.Retry(lease, time.Now().Add(24*time.Hour), lease.Class, lease.Reason); err != nil {
+		if err := w.queue.Return(lease.Retry(time.Now().Add(24*time.Hour), lease.Class, lease.Reason)); err != nil {
 			t.Fatal(err)
 		}
 		w.close()

@@ -89,7 +89,10 @@ func (f *Forwarder) Why(account string) (Stories, error) {
 }
 
 func (f *Forwarder) story(guid dsdb.GUID) (s Story, known bool, err error) {
-	items, leased := f.queue.Of(guid) // first: what is delivered from here on is in the ledger by the time that it is asked
+	items, leased, err := f.queue.Of(guid) // first: what is delivered from here on is in the ledger by the time that it is asked
+	if err != nil {
+		return s, false, err
+	}
 	told, err := f.ledger.Story(guid)
 	if err != nil {
 		return s, false, err

@@ -284,6 +284,17 @@ func (w *world) files() (names []string) {
 	return names
 }
 
+func (w *world) items() []queue.Item { w.Helper(); return items(w, w.queue) }
+
+// items returns all that is in a queue, the longest captured first.
+func items(t testing.TB, q *queue.Queue) (all []queue.Item) {
+	t.Helper()
+	if err := q.Each("", func(i queue.Item, _ bool) error { all = append(all, i); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // settled fails the test unless all secrets are gone and nothing waits.
 func (w *world) settled() {
 	w.Helper()

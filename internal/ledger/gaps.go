@@ -2,9 +2,13 @@ package ledger
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unique"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
@@ -21,10 +25,107 @@ type Gap struct {
 	DC    string    // where the password was changed; empty: unknown
 }
 
-// lack is what is kept in memory of a gap.
-type lack struct {
-	target string
-	reason change.Reason
+// lacks is what is kept in memory of an account's gaps: "target\x00reason" of each, one in a line. Thousands of accounts lack the same, and share
+// one text.
+type lacks = unique.Handle[string]
+
+func lacksOf(gaps []Gap) lacks {
+	var lines []string
+	for _, g := range gaps {
+		lines = append(lines, g.Target+"\x00"+string(g.Reason))
+	}
+	return unique.Make(strings.Join(lines, "\n"))
+}
+
+// lacksNothing is what an account lacks that lacks nothing.
+var lacksNothing = lacksOf(nil)
+
+// wholeKey stands in the bucket "gaps" once all are there; no objectGUID is as short.
+const wholeKey = "whole"
+
+// loadGaps remembers an account's gaps at the start.
+func (l *Ledger) loadGaps(key, head []byte) error {
+	if len(key) != len(dsdb.GUID{}) {
+		return errors.New("a gap is nobody's")
+	}
+	l.gaps[dsdb.GUID(key)] = unique.Make(string(head))
+	return nil
+}
+
+// writeGaps writes the gaps of those whom a draft has learned of, where they are others than before, and returns them for remember.
+func (l *Ledger) writeGaps(d *draft) (map[dsdb.GUID]lacks, error) {
+	lacking := map[dsdb.GUID]lacks{}
+	for guid := range d.learned {
+		gaps, err := gapsOf(d.tx, guid, d.Newest[guid])
+		if err != nil {
+			return nil, err
+		}
+		now := lacksOf(gaps)
+		if before, known := l.gaps[guid]; known && before == now || !known && now == lacksNothing {
+			continue
+		}
+		if err := putGaps(d.tx, guid, now); err != nil {
+			return nil, err
+		}
+		lacking[guid] = now
+	}
+	return lacking, nil
+}
+
+func putGaps(tx boltfile.Tx, guid dsdb.GUID, l lacks) error {
+	if l == lacksNothing {
+		return tx.Delete(gaps, guid[:])
+	}
+	return tx.PutHead(gaps, guid[:], []byte(l.Value()), struct{}{})
+}
+
+// remember keeps gaps in memory that have been written.
+func (l *Ledger) remember(lacking map[dsdb.GUID]lacks) {
+	for guid, now := range lacking {
+		if now == lacksNothing {
+			delete(l.gaps, guid)
+		} else {
+			l.gaps[guid] = now
+		}
+	}
+}
+
+// recount finds all gaps anew, where what is written of them is not to be relied upon.
+func (l *Ledger) recount() error {
+	clear(l.gaps)
+	accounts := map[dsdb.GUID]bool{}
+	err := l.db.View(func(tx boltfile.Tx) error {
+		note := func(key, _ []byte) error {
+			accounts[dsdb.GUID(key)] = true
+			return nil
+		}
+		return errors.Join(tx.Prefix(newest, nil, note), tx.Prefix(outcomes, nil, note))
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.db.Update(func(tx boltfile.Tx) error { return tx.Clear(gaps) }); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(slices.Collect(maps.Keys(accounts)), gapsAtATime) {
+		var lacking map[dsdb.GUID]lacks
+		err := l.db.Update(func(tx boltfile.Tx) (err error) {
+			d := newDraft(tx)
+			for _, guid := range some {
+				if _, err := d.newestOf(guid); err != nil {
+					return err
+				}
+				d.learned[guid] = true
+			}
+			lacking, err = l.writeGaps(d)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		l.remember(lacking)
+	}
+	return l.db.Update(func(tx boltfile.Tx) error { return tx.Put(gaps, []byte(wholeKey), struct{}{}) })
 }
 
 // gaps returns what the targets lack of the newest password of an account, whose outcomes these are. Before the agent has said who
@@ -105,8 +206,9 @@ func (l *Ledger) EachGap(tell func(guid dsdb.GUID, target string, reason change.
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for guid, gaps := range l.gaps {
-		for _, g := range gaps {
-			tell(guid, g.target, g.reason)
+		for line := range strings.SplitSeq(gaps.Value(), "\n") {
+			target, reason, _ := strings.Cut(line, "\x00")
+			tell(guid, target, change.Reason(reason))
 		}
 	}
 }
@@ -114,8 +216,9 @@ func (l *Ledger) EachGap(tell func(guid dsdb.GUID, target string, reason change.
 // gapsAtATime is how many accounts are read in one transaction: the file grows while one is open.
 const gapsAtATime = 256
 
-// Gaps tells of each gap, in no order; they may be too many to be held at once. An error of tell ends it and is returned as it is.
-func (l *Ledger) Gaps(tell func(Gap) error) error {
+// Gaps tells of each gap, in no order; they may be too many to be held at once. It calls next with some accounts before it reads what these
+// lack, and tells of it. An error of tell ends it and is returned as it is.
+func (l *Ledger) Gaps(next func(accounts []dsdb.GUID), tell func(Gap) error) error {
 	l.mu.Lock()
 	guids := make([]dsdb.GUID, 0, len(l.gaps))
 	for guid := range l.gaps {
@@ -123,6 +226,7 @@ func (l *Ledger) Gaps(tell func(Gap) error) error {
 	}
 	l.mu.Unlock()
 	for some := range slices.Chunk(guids, gapsAtATime) {
+		next(some)
 		var gaps []Gap
 		err := l.db.View(func(tx boltfile.Tx) error {
 			for _, guid := range some {
@@ -172,35 +276,4 @@ func outcomesOf(tx boltfile.Tx, guid dsdb.GUID) (entries []Entry, err error) {
 		return nil
 	})
 	return entries, err
-}
-
-// recall remembers the gaps of accounts after a start.
-func (l *Ledger) recall(accounts map[dsdb.GUID]bool) error {
-	return l.db.View(func(tx boltfile.Tx) error {
-		for guid := range accounts {
-			var n Newest
-			if _, err := tx.Get(newest, guid[:], &n); err != nil {
-				return err
-			}
-			gaps, err := gapsOf(tx, guid, n)
-			if err != nil {
-				return err
-			}
-			l.remember(guid, gaps)
-		}
-		return nil
-	})
-}
-
-// remember keeps the gaps of an account in memory, in place of those that it had.
-func (l *Ledger) remember(guid dsdb.GUID, gaps []Gap) {
-	if len(gaps) == 0 {
-		delete(l.gaps, guid)
-		return
-	}
-	kept := make([]lack, len(gaps))
-	for i, g := range gaps {
-		kept[i] = lack{g.Target, g.Reason}
-	}
-	l.gaps[guid] = kept
 }

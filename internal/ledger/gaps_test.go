@@ -29,7 +29,7 @@ func wanted(n byte, version int, reason change.Reason, targets ...string) change
 // all returns all gaps, by target, account and reason.
 func all(t *testing.T, l *Ledger) (gaps []Gap) {
 	t.Helper()
-	if err := l.Gaps(func(g Gap) error { gaps = append(gaps, g); return nil }); err != nil {
+	if err := l.Gaps(func([]dsdb.GUID) {}, func(g Gap) error { gaps = append(gaps, g); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	slices.SortFunc(gaps, func(a, b Gap) int {
@@ -213,7 +213,7 @@ func TestManyGaps(t *testing.T) {
 		}
 	}
 	enough, n := errors.New("enough"), 0
-	if err := l.Gaps(func(Gap) error { n++; return enough }); err != enough || n != 1 {
+	if err := l.Gaps(func([]dsdb.GUID) {}, func(Gap) error { n++; return enough }); err != enough || n != 1 {
 		t.Errorf("%d are told, %v", n, err)
 	}
 }

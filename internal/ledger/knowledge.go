@@ -132,7 +132,7 @@ func (l *Ledger) learn(teach func(*draft) error) (k Knowledge, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var forgotten []Entry
-	gaps := map[dsdb.GUID][]Gap{}
+	var lacking map[dsdb.GUID]lacks
 	err = l.db.Update(func(tx boltfile.Tx) error {
 		d := newDraft(tx)
 		if err := teach(d); err != nil {
@@ -145,19 +145,13 @@ func (l *Ledger) learn(teach func(*draft) error) (k Knowledge, err error) {
 		if forgotten, err = d.forget(); err != nil {
 			return err
 		}
-		for guid := range d.learned {
-			if gaps[guid], err = gapsOf(tx, guid, d.Newest[guid]); err != nil {
-				return err
-			}
-		}
-		return nil
+		lacking, err = l.writeGaps(d)
+		return err
 	})
 	if err != nil {
 		return Knowledge{}, err
 	}
-	for guid, g := range gaps {
-		l.remember(guid, g)
-	}
+	l.remember(lacking)
 	for _, e := range forgotten {
 		l.count(e, Entry{})
 	}

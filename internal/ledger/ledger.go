@@ -10,8 +10,9 @@
 //
 // Stamps order the changes of one account only. Who had a place last is told by the time of the proof, so by the agent's clock.
 //
-// Bytes: a bbolt database (internal/boltfile) with three buckets: "outcomes", key objectGUID and target's name, value Entry; "newest",
-// key objectGUID, value Newest; "holders", key place, value Holder. No secret.
+// Bytes: a bbolt database (internal/boltfile) with four buckets: "outcomes", key objectGUID and target's name, value Entry, whose head holds
+// what is counted; "newest", key objectGUID, value Newest; "holders", key place, value Holder; and "gaps", key objectGUID, whose head says which
+// targets lack the newest password, and why: it follows from the others, and is there so that a start need not read these. No secret.
 //
 // Not solved: a clock that is set back between two accounts' proofs for one place makes the later one look older; it is dropped, with an
 // event, until the account's next change.
@@ -22,6 +23,7 @@ package ledger
 
 import (
 	"cmp"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +42,7 @@ const (
 	outcomes = "outcomes"
 	newest   = "newest"
 	holders  = "holders"
+	gaps     = "gaps"
 )
 
 // Expired is the class of a change whose secret was shredded because secret_ttl was over. The other classes are the target's.
@@ -83,51 +86,45 @@ type Count struct {
 
 // Ledger is an open ledger. Its methods may be called concurrently.
 type Ledger struct {
-	db *boltfile.DB
+	db   *boltfile.DB
+	lost bool
 
 	mu     sync.Mutex // also held while a transaction is written: counts never say what the disk does not
 	counts map[string]*Count
-	gaps   map[dsdb.GUID][]lack
+	gaps   map[dsdb.GUID]lacks
 }
 
 // Open opens the ledger in the file, or makes it. What is damaged is dropped, with an event.
 func Open(path string, log *event.Log) (*Ledger, error) {
-	db, aside, err := boltfile.Open(path, outcomes, newest, holders)
+	db, aside, err := boltfile.Open(path, outcomes, newest, holders, gaps)
 	if err != nil {
 		return nil, fmt.Errorf("opening ledger: %w", err)
 	}
 	if aside != "" {
 		log.StateDamaged(path, aside)
 	}
-	l := &Ledger{db: db, counts: map[string]*Count{}, gaps: map[dsdb.GUID][]lack{}}
-	suspects := map[dsdb.GUID]bool{} // who may lack something
-	damagedNewest, err1 := db.Load(newest, func(_, value []byte) error {
-		var n Newest
-		if err := json.Unmarshal(value, &n); err != nil {
-			return err
-		}
-		if n.Wanted != nil && len(n.Wanted.Routes) > 0 {
-			suspects[n.Account.GUID] = true
-		}
-		return nil
-	})
-	damagedOutcomes, err2 := db.Load(outcomes, func(_, value []byte) error {
-		var e Entry
-		if err := json.Unmarshal(value, &e); err != nil {
-			return err
-		}
-		l.count(Entry{}, e)
-		if e.Class != target.Delivered {
-			suspects[e.Account.GUID] = true
+	l := &Ledger{db: db, counts: map[string]*Count{}, gaps: map[dsdb.GUID]lacks{}}
+	whole, dropped := false, 0
+	load := func(bucket string, read func(key, head, value []byte) error) error {
+		n, err := db.Load(bucket, read)
+		dropped += n
+		return err
+	}
+	err = errors.Join(load(newest, nil), load(holders, nil), load(outcomes, l.loadOutcome), load(gaps, func(key, head, _ []byte) error {
+		if whole = whole || string(key) == wholeKey; string(key) != wholeKey {
+			return l.loadGaps(key, head)
 		}
 		return nil
-	})
-	damagedHolders, err3 := db.Load(holders, func(_, value []byte) error { return json.Unmarshal(value, new(Holder)) })
-	if err := errors.Join(err1, err2, err3, l.recall(suspects)); err != nil {
+	}))
+	l.lost = !whole || dropped > 0
+	if err == nil && l.lost {
+		err = l.recount()
+	}
+	if err = errors.Join(err, db.Rest()); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening ledger: %w", err), db.Close())
 	}
-	if n := damagedOutcomes + damagedNewest + damagedHolders; n > 0 {
-		log.ValuesDamaged(path, n)
+	if dropped > 0 {
+		log.ValuesDamaged(path, dropped)
 	}
 	return l, nil
 }
@@ -135,46 +132,60 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 // Close gives the file up. No method is called after it.
 func (l *Ledger) Close() error { return l.db.Close() }
 
-// Record notes an outcome, durably. One about an older stamp than the last does not replace it; if it is a delivery, it still
+// Rest gives memory back that reading took. It may be called at any time.
+func (l *Ledger) Rest() error { return l.db.Rest() }
+
+// Lost reports whether Open did not find all that was ever noted: the file was new, or it was damaged.
+func (l *Ledger) Lost() bool { return l.lost }
+
+// Record notes outcomes, durably and in one transaction. One about an older stamp than the last does not replace it; if it is a delivery, it still
 // counts as what the target holds, unless that is newer. One of a password that is void is not noted: its stamp would stand in the
 // way of those to come.
-func (l *Ledger) Record(e Entry) error {
+func (l *Ledger) Record(entries ...Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := entryKey(e.Account.GUID, e.Target)
-	var old, merged Entry
-	var gaps []Gap
-	void := false
+	type change struct{ old, merged Entry }
+	var changes []change
+	var lacking map[dsdb.GUID]lacks
 	err := l.db.Update(func(tx boltfile.Tx) error {
+		changes = nil
 		d := newDraft(tx)
-		known, err := d.newestOf(e.Account.GUID)
-		if void = known.voids(e.Stamp, e.Proven); err != nil || void {
-			return err
-		}
-		old = Entry{}
-		if _, err := tx.Get(outcomes, key, &old); err != nil {
-			return err
-		}
-		merged = merge(old, e)
-		if err := tx.Put(outcomes, key, merged); err != nil {
-			return err
-		}
-		if err := d.prove(Proof{e.Account, e.Stamp, e.Proven, []string{e.Place}}); err != nil {
-			return err
+		for _, e := range entries {
+			known, err := d.newestOf(e.Account.GUID)
+			if err != nil {
+				return err
+			}
+			if known.voids(e.Stamp, e.Proven) {
+				continue
+			}
+			var old Entry
+			if _, err := tx.Get(outcomes, entryKey(e.Account.GUID, e.Target), &old); err != nil {
+				return err
+			}
+			merged := merge(old, e)
+			if err := putOutcome(tx, merged); err != nil {
+				return err
+			}
+			changes = append(changes, change{old, merged})
+			if err := d.prove(Proof{e.Account, e.Stamp, e.Proven, []string{e.Place}}); err != nil {
+				return err
+			}
+			d.learned[e.Account.GUID] = true
 		}
 		if err := d.write(); err != nil {
 			return err
 		}
-		gaps, err = gapsOf(tx, e.Account.GUID, d.Newest[e.Account.GUID])
+		var err error
+		lacking, err = l.writeGaps(d)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("recording outcome: %w", err)
+		return fmt.Errorf("recording outcomes: %w", err)
 	}
-	if !void {
-		l.count(old, merged)
-		l.remember(e.Account.GUID, gaps)
+	for _, c := range changes {
+		l.count(c.old, c.merged)
 	}
+	l.remember(lacking)
 	return nil
 }
 
@@ -215,7 +226,7 @@ func (l *Ledger) Confirm(name string, guid dsdb.GUID, stamp dsdb.Stamp, at time.
 		}
 		e = old
 		e.Confirmed = at
-		return tx.Put(outcomes, key, e)
+		return putOutcome(tx, e)
 	})
 	if err != nil {
 		return fmt.Errorf("recording a confirmation: %w", err)
@@ -294,3 +305,42 @@ func (l *Ledger) count(old, e Entry) {
 }
 
 func entryKey(guid dsdb.GUID, name string) []byte { return append(guid[:], name...) }
+
+// putOutcome writes an entry behind what loadOutcome needs of it: when it was last delivered, in nanoseconds since 1970 or 0, whether that was
+// confirmed, and its class.
+func putOutcome(tx boltfile.Tx, e Entry) error {
+	var at uint64
+	if !e.DeliveredAt.IsZero() {
+		at = uint64(e.DeliveredAt.UnixNano())
+	}
+	head := binary.BigEndian.AppendUint64(nil, at)
+	if e.Confirmed.IsZero() {
+		head = append(head, 0)
+	} else {
+		head = append(head, 1)
+	}
+	return tx.PutHead(outcomes, entryKey(e.Account.GUID, e.Target), append(head, e.Class...), e)
+}
+
+// loadOutcome counts an outcome at the start.
+func (l *Ledger) loadOutcome(key, head, value []byte) error {
+	var e Entry
+	switch {
+	case len(head) == 0: // an older version's
+		if err := json.Unmarshal(value, &e); err != nil {
+			return err
+		}
+	case len(head) < 9 || len(key) <= len(e.Account.GUID):
+		return errors.New("an outcome's head is too short")
+	default:
+		e.Target, e.Class = string(key[len(e.Account.GUID):]), target.Class(head[9:])
+		if at := int64(binary.BigEndian.Uint64(head)); at != 0 {
+			e.DeliveredAt = time.Unix(0, at)
+		}
+		if head[8] != 0 {
+			e.Confirmed = e.DeliveredAt
+		}
+	}
+	l.count(Entry{}, e)
+	return nil
+}

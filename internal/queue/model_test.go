@@ -92,26 +92,26 @@ func TestModel(t *testing.T) {
 			"supersede": m.supersede,
 			"lease":     m.lease,
 			"done": func(t *rapid.T) {
-				m.giveBack(t, m.q.Done, func(p place) {
+				m.giveBack(t, func(l Lease) error { return m.q.Return(l.Done()) }, func(p place) {
 					m.deliver(t, p)
 					delete(m.items, p)
 				})
 			},
 			"settle": func(t *rapid.T) {
-				m.giveBack(t, m.q.Settle, func(p place) {
+				m.giveBack(t, func(l Lease) error { return m.q.Return(l.Settle()) }, func(p place) {
 					m.deliver(t, p)
 					m.items[p] = modelItem{version: m.items[p].version, sent: true, settling: true}
 				})
 			},
 			"rouse": m.rouse,
 			"retry": func(t *rapid.T) {
-				m.giveBack(t, func(l Lease) error { return m.q.Retry(l, at(7), target.Temporary, "later") }, nil)
+				m.giveBack(t, func(l Lease) error { return m.q.Return(l.Retry(at(7), target.Temporary, "later")) }, nil)
 			},
 			"release": func(t *rapid.T) {
 				m.giveBack(t, func(l Lease) error { m.q.Release(l); return nil }, nil)
 			},
 			"park": func(t *rapid.T) {
-				m.giveBack(t, func(l Lease) error { return m.q.Park(l, target.NoUser, "who?") },
+				m.giveBack(t, func(l Lease) error { return m.q.Return(l.Park(target.NoUser, "who?")) },
 					func(p place) {
 						m.items[p] = modelItem{version: m.items[p].version, parked: true, sent: m.items[p].sent}
 					})
@@ -145,7 +145,7 @@ func (m *model) rouse(t *rapid.T) {
 			want++
 		}
 	}
-	if n, err := m.q.Rouse(func(i Item) bool { return i.Account.GUID == dsdb.GUID{account} }); err != nil || n != want {
+	if n, err := m.q.Rouse(func(s Settler) bool { return s.Account == dsdb.GUID{account} }); err != nil || n != want {
 		t.Fatalf("roused %d items instead of %d: %v", n, want, err)
 	}
 }
@@ -223,7 +223,10 @@ func (m *model) lease(t *rapid.T) {
 		}
 		can = can || p.target == name && !i.parked && !i.settling && !busy
 	}
-	l, ok := m.q.Lease(name, time.Time{}, forever)
+	l, ok, err := m.q.Lease(name, time.Time{}, forever)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if ok != can {
 		t.Fatalf("leased: %v, possible: %v", ok, can)
 	}
@@ -277,7 +280,7 @@ func (m *model) giveBack(t *rapid.T, call func(Lease) error, effect func(place))
 }
 
 func (m *model) check(t *rapid.T) {
-	items := m.q.Items()
+	items := all(t, m.q)
 	if len(items) != len(m.items) {
 		t.Fatalf("%d items, want %d", len(items), len(m.items))
 	}

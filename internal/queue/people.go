@@ -12,63 +12,94 @@ import (
 
 // What people ask for at the command line.
 
-// Each tells of all items, of one target if name is not empty, the longest captured first, and whether they are leased. It holds no copy
-// of them, as they may be many, and no lock while it tells: what changes meanwhile is told as it was. An error of tell ends it and is
+// Each tells of all items, of one target if name is not empty, the longest captured first, and whether they are leased. It holds but a few
+// of them at a time, as they may be many, and no lock while it tells: what comes meanwhile is not told, what goes may not be. An error of tell ends it and is
 // returned as it is.
 func (q *Queue) Each(name string, tell func(i Item, leased bool) error) error {
-	type row struct {
-		*entry
-		leased bool
-	}
+	return q.each(name, func(*entry) bool { return true }, tell)
+}
+
+// Parked tells of the items that are parked, the longest captured first.
+func (q *Queue) Parked(tell func(Item) error) error {
+	return q.each("", func(e *entry) bool { return e.is(parked) }, func(i Item, _ bool) error { return tell(i) })
+}
+
+// Waiting tells of the items that wait for their first delivery, the longest captured first.
+func (q *Queue) Waiting(tell func(Item) error) error {
+	return q.each("", (*entry).waits, func(i Item, _ bool) error { return tell(i) })
+}
+
+func (q *Queue) each(name string, which func(*entry) bool, tell func(i Item, leased bool) error) error {
 	q.mu.Lock()
-	var rows []row
+	var all []*entry
 	for of, l := range q.lines {
 		if name != "" && name != of {
 			continue
 		}
 		for _, e := range l.accounts {
-			rows = append(rows, row{e, l.leasedAccounts[e.item.Account.GUID]})
+			if which(e) {
+				all = append(all, e)
+			}
 		}
 	}
 	q.mu.Unlock()
-	slices.SortFunc(rows, func(a, b row) int { return byCapture(&a.item, &b.item) }) // an entry's item never changes
-	for _, r := range rows {
-		if err := tell(r.item, r.leased); err != nil {
-			return err
+	slices.SortFunc(all, byCapture)
+	for some := range slices.Chunk(all, atATime) {
+		items, leased, err := q.still(some, which)
+		if err != nil {
+			return fmt.Errorf("reading items: %w", err)
+		}
+		for n, i := range items {
+			if err := tell(i, leased[n]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func byCapture(a, b *Item) int {
-	return cmp.Or(a.Captured.Compare(b.Captured), cmp.Compare(a.Capture, b.Capture), cmp.Compare(a.Target, b.Target))
+func byCapture(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.captured, b.captured), a.guid.Compare(b.guid), cmp.Compare(a.line.name, b.line.name))
+}
+
+// still reads the items of entries that are there still, or what has become of the same account's meanwhile.
+func (q *Queue) still(entries []*entry, which func(*entry) bool) (items []Item, leased []bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var now []*entry
+	for _, e := range entries {
+		if e = e.line.accounts[e.guid]; e != nil && which(e) {
+			now, leased = append(now, e), append(leased, e.line.leasedAccounts[e.guid])
+		}
+	}
+	items, err = q.read(now)
+	return items, leased, err
 }
 
 // Of returns an account's items, sorted by target, and for which targets they are leased.
-func (q *Queue) Of(guid dsdb.GUID) (items []Item, leased map[string]bool) {
+func (q *Queue) Of(guid dsdb.GUID) (items []Item, leased map[string]bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	leased = map[string]bool{}
+	var entries []*entry
 	for _, name := range slices.Sorted(maps.Keys(q.lines)) {
 		if e := q.lines[name].accounts[guid]; e != nil {
-			items = append(items, e.item)
+			entries = append(entries, e)
 			leased[name] = q.lines[name].leasedAccounts[guid]
 		}
 	}
-	return items, leased
+	items, err = q.read(entries)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading items: %w", err)
+	}
+	return items, leased, nil
 }
-
-// hurried is how many items are written in one transaction that becomes no bigger the more wait.
-const hurried = 1024
 
 // Hurry makes those items due now that match, wait for another attempt and are not leased, and returns how many these were. It takes
 // its time where they are many, and holds nobody up for longer than a thousand take.
-func (q *Queue) Hurry(match func(Item) bool) (n int, err error) {
-	now := time.Now()
-	late := func(e *entry) bool {
-		i := &e.item
-		return !i.Parked && !i.Settling && i.Due.After(now) && e.heap != nil && match(*i)
-	}
+func (q *Queue) Hurry(match func(account dsdb.GUID, target string) bool) (n int, err error) {
+	now := time.Since(q.epoch)
+	late := func(e *entry) bool { return e.in != nowhere && e.due > now && match(e.guid, e.line.name) }
 	q.mu.Lock()
 	var all []*entry
 	for _, l := range q.lines {
@@ -79,7 +110,7 @@ func (q *Queue) Hurry(match func(Item) bool) (n int, err error) {
 		}
 	}
 	q.mu.Unlock()
-	for some := range slices.Chunk(all, hurried) {
+	for some := range slices.Chunk(all, atATime) {
 		done, err := q.hurry(some, late)
 		if n += done; err != nil {
 			return n, fmt.Errorf("making items due: %w", err)
@@ -91,15 +122,13 @@ func (q *Queue) Hurry(match func(Item) bool) (n int, err error) {
 func (q *Queue) hurry(some []*entry, late func(*entry) bool) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var old, due []*entry
+	var due []*entry
 	for _, e := range some {
 		if e.current() && late(e) { // it may have gone, or be leased, by now
-			item := e.item
-			item.Due = time.Now()
-			old, due = append(old, e), append(due, &entry{item: item, waited: e.waited})
+			due = append(due, e)
 		}
 	}
-	if err := q.replace(old, due); err != nil {
+	if err := q.edit(due, func(item *Item) { item.Due = time.Now() }); err != nil {
 		return 0, err
 	}
 	return len(due), nil

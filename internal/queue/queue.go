@@ -13,8 +13,10 @@
 // two leases for one target and account, nor for one place, and what is leased for it is never older than what was before. Leases live in memory: one
 // process, which bbolt's file lock guards, and after a crash nothing is leased.
 //
-// Bytes: a bbolt database (internal/boltfile) with one bucket, "items": key objectGUID and target's name, value Item. It holds
-// no secret, only names of files in spool/outgoing, and can be rebuilt from them. The index in memory never says what the disk
+// Bytes: a bbolt database (internal/boltfile) with two buckets. "items": key objectGUID and target's name, value Item, whose head (index.go) holds what
+// the index needs. "untold": what the ledger may not have been told of. It holds
+// no secret, only names of files in spool/outgoing, and can be rebuilt from them. In memory is what decides which item is next, some 200 bytes
+// of each, and no text; everything else is read when it is used. So a hundred thousand may wait, and a start is one walk over the heads. The index in memory never says what the disk
 // does not: one mutex is held while a transaction is written.
 //
 // Clocks: due times are compared as times of this process, which setting the clock does not move (package time, "monotonic"). What
@@ -45,12 +47,19 @@ import (
 const (
 	bucket = "items"
 
+	// What the ledger may not have been told of: a list of keys, as of the last Add.
+	untold    = "untold"
+	untoldKey = "added"
+
 	// freshTurns is how many items in a row that were never tried go before the ones that wait for another attempt: the user at
 	// the desk does not wait for the backlog, and the backlog moves all the same.
 	freshTurns = 4
 
 	// maxAhead is how far ahead a due time from the disk may lie. More than an hour no target may ask for: it was the clock.
 	maxAhead = time.Hour
+
+	// atATime is how many items are read, or changed, in one transaction that becomes no bigger the more there are.
+	atATime = 1024
 )
 
 // Item is one change for one target.
@@ -80,34 +89,107 @@ type Item struct {
 	Settling  bool          `json:"settling,omitempty"` // delivered, and not due again until Rouse says so
 }
 
-// Lease is the right to try one item. It is returned by exactly one of Done, Retry, Throttle, Postpone, Settle, Park and Release.
+// Lease is the right to try one item. It is returned by one Return or Release.
 type Lease struct {
 	Item
 	entry *entry
 }
 
+// Result is what became of a leased item, for Return.
+type Result struct {
+	lease Lease
+	edit  func(*Item) // nil: the item is dropped
+}
+
+// Done drops the item.
+func (l Lease) Done() Result { return Result{l, nil} }
+
+// Retry says that an attempt counts; the item is due again at due.
+func (l Lease) Retry(due time.Time, class target.Class, reason string) Result {
+	return l.retry(due, time.Time{}, class, reason)
+}
+
+// Throttle is Retry after a target asked for a pause of all its items, until resume.
+func (l Lease) Throttle(due, resume time.Time, reason string) Result {
+	return l.retry(due, resume, target.Throttled, reason)
+}
+
+func (l Lease) retry(due, resume time.Time, class target.Class, reason string) Result {
+	return Result{l, func(item *Item) {
+		item.Attempts++
+		item.Due, item.Resume, item.Class, item.Reason = due, resume, class, reason
+	}}
+}
+
+// Postpone says that an attempt does not count: it was not the item's fault. The item is due at once.
+func (l Lease) Postpone(class target.Class, reason string) Result {
+	return Result{l, func(item *Item) {
+		item.Due, item.Class, item.Reason = time.Now(), class, reason
+	}}
+}
+
+// Settle says that a delivery may not be the last word. The item stays where it is, with its secret, and is not leased until Rouse.
+func (l Lease) Settle() Result {
+	return Result{l, func(item *Item) {
+		if item.Delivered.IsZero() {
+			item.Delivered = time.Now()
+		}
+		item.Settling, item.Attempts, item.Class, item.Reason = true, 0, target.Delivered, ""
+	}}
+}
+
+// Park says that only the account's next change can help: the item stays, without a secret.
+func (l Lease) Park(class target.Class, reason string) Result {
+	return Result{l, func(item *Item) {
+		item.Attempts++
+		item.Due, item.Class, item.Reason = time.Now(), class, reason
+		item.Parked, item.File = true, ""
+	}}
+}
+
 // Queue is an open queue. Its methods may be called concurrently.
 type Queue struct {
-	db *boltfile.DB
+	db    *boltfile.DB
+	epoch time.Time // what the index counts its times from
 
-	mu    sync.Mutex
-	lines map[string]*line // by target
-	files map[string]int   // how many items refer to the file
+	mu     sync.Mutex
+	lines  map[string]*line // by target
+	files  map[digest]int32 // how many items refer to the file
+	untold [][]byte         // keys
 }
 
 // Open opens the queue in the file, or makes it. What is damaged is dropped, with an event: the files in spool/outgoing hold
 // what is needed to queue it again.
 func Open(path string, log *event.Log) (*Queue, error) {
-	db, aside, err := boltfile.Open(path, bucket)
+	db, aside, err := boltfile.Open(path, bucket, untold)
 	if err != nil {
 		return nil, fmt.Errorf("opening queue: %w", err)
 	}
 	if aside != "" {
 		log.StateDamaged(path, aside)
 	}
-	q := &Queue{db: db, lines: map[string]*line{}, files: map[string]int{}}
-	now := time.Now()
-	dropped, err := db.Load(bucket, func(key, value []byte) error {
+	q := &Queue{db: db, epoch: time.Now(), lines: map[string]*line{}, files: map[digest]int32{}}
+	dropped, err1 := db.Load(bucket, q.load)
+	damaged, err2 := db.Load(untold, func(_, _, value []byte) error {
+		var added addition
+		err := json.Unmarshal(value, &added)
+		q.untold = added.Keys
+		return err
+	})
+	if err := errors.Join(err1, err2, db.Rest()); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening queue: %w", err), db.Close())
+	}
+	if dropped += damaged; dropped > 0 {
+		log.ValuesDamaged(path, dropped)
+	}
+	return q, nil
+}
+
+// load takes an item into the index at the start.
+func (q *Queue) load(key, head, value []byte) error {
+	h, err := parseHead(head)
+	var peers []change.Peer
+	if len(head) == 0 || h.flags&settling != 0 { // an older version's, or one whose peers are asked for each second
 		var item Item
 		if err := json.Unmarshal(value, &item); err != nil {
 			return err
@@ -115,24 +197,21 @@ func Open(path string, log *event.Log) (*Queue, error) {
 		if string(item.key()) != string(key) {
 			return errors.New("an item lies under another's key")
 		}
-		if len(q.line(item.Target).rivals(item)) > 0 {
-			return errors.New("two items for one place")
-		}
-		item.Due = now.Add(min(item.Due.Sub(now), maxAhead))
-		if !item.Resume.IsZero() {
-			item.Resume = now.Add(min(item.Resume.Sub(now), maxAhead))
-		}
-		item.Proven = now.Add(item.Proven.Sub(now))
-		q.insert(&entry{item: item, waited: true})
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening queue: %w", err), db.Close())
+		h, err, peers = headOf(item), nil, item.Peers
 	}
-	if dropped > 0 {
-		log.ValuesDamaged(path, dropped)
+	guid, name, ok := splitKey(key)
+	if err != nil || !ok {
+		return errors.New("an item cannot be decoded")
 	}
-	return q, nil
+	if len(q.line(name).rivals(guid, h.place)) > 0 {
+		return errors.New("two items for one place")
+	}
+	e := q.entry(guid, h)
+	e.waited = true
+	now := time.Since(q.epoch)
+	e.due = min(e.due, now+maxAhead)
+	q.insert(q.line(name), e, peers)
+	return nil
 }
 
 // Close gives the file up. No method is called after it.
@@ -142,60 +221,112 @@ func (q *Queue) Close() error {
 	return q.db.Close()
 }
 
+// Rest gives memory back that reading took. It may be called at any time.
+func (q *Queue) Rest() error { return q.db.Rest() }
+
+// addition is the value in the bucket "untold".
+type addition struct {
+	Keys [][]byte `json:"keys"`
+}
+
 // Add queues items, in one transaction. An item that is not newer than what is in its place is ignored. It returns the items
-// that were replaced; a file that Needs then denies is the caller's to shred.
+// that were replaced; a file that Needs then denies is the caller's to shred. What is queued counts as untold, until Told.
 func (q *Queue) Add(items ...Item) (replaced []Item, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	winners := map[string]index{} // by target
-	losers := map[*entry]bool{}   // of those in the queue
+	rivals, err := q.rivals(items)
+	if err != nil {
+		return nil, fmt.Errorf("queueing: %w", err)
+	}
+	winners := map[string]batch{} // by target
+	losers := map[*entry]Item{}   // of those in the queue
 	for _, item := range items {
 		if _, ok := winners[item.Target]; !ok {
-			winners[item.Target] = newIndex()
+			winners[item.Target] = batch{map[dsdb.GUID]*Item{}, map[string]*Item{}}
 		}
-		queued, batch := q.line(item.Target).rivals(item), winners[item.Target].rivals(item)
-		if slices.ContainsFunc(slices.Concat(queued, batch), func(e *entry) bool { return !item.newerThan(e.item) }) {
+		queued, fellows := q.line(item.Target).rivals(item.Account.GUID, digestOf(item.Place)), winners[item.Target].rivals(item)
+		if slices.ContainsFunc(queued, func(e *entry) bool { return !item.newerThan(rivals[e]) }) ||
+			slices.ContainsFunc(fellows, func(i *Item) bool { return !item.newerThan(*i) }) {
 			continue
 		}
 		for _, e := range queued {
-			losers[e] = true
+			losers[e] = rivals[e]
 		}
-		for _, e := range batch {
-			winners[item.Target].delete(e)
+		for _, i := range fellows {
+			winners[item.Target].delete(i)
 		}
-		winners[item.Target].add(&entry{item: item})
+		winners[item.Target].add(&item)
 	}
-	var added []*entry
-	for _, index := range winners {
-		added = slices.AppendSeq(added, maps.Values(index.accounts))
+	var added []*Item
+	for _, b := range winners {
+		added = slices.AppendSeq(added, maps.Values(b.accounts))
 	}
 	if len(added) == 0 {
 		return nil, nil
 	}
+	keys := slices.Clone(q.untold)
+	for _, item := range added {
+		keys = append(keys, item.key())
+	}
 	err = q.db.Update(func(tx boltfile.Tx) error {
-		for e := range losers {
-			if err := tx.Delete(bucket, e.item.key()); err != nil {
+		for _, item := range losers {
+			if err := tx.Delete(bucket, item.key()); err != nil {
 				return err
 			}
 		}
-		for _, e := range added {
-			if err := tx.Put(bucket, e.item.key(), e.item); err != nil {
+		for _, item := range added {
+			if err := put(tx, *item); err != nil {
 				return err
 			}
 		}
-		return nil
+		return tx.Put(untold, []byte(untoldKey), addition{keys})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("queueing: %w", err)
 	}
-	for e := range losers {
-		replaced = append(replaced, e.item)
+	q.untold = keys
+	for e, item := range losers {
+		replaced = append(replaced, item)
 		q.remove(e)
 	}
-	for _, e := range added {
-		q.insert(e)
+	for _, item := range added {
+		q.insert(q.line(item.Target), q.entryOf(*item), item.Peers)
 	}
 	return replaced, nil
+}
+
+// batch holds items of one target that are being added. No two have the same account or the same place.
+type batch struct {
+	accounts map[dsdb.GUID]*Item
+	places   map[string]*Item
+}
+
+func (b batch) add(i *Item)    { b.accounts[i.Account.GUID], b.places[i.Place] = i, i }
+func (b batch) delete(i *Item) { delete(b.accounts, i.Account.GUID); delete(b.places, i.Place) }
+
+func (b batch) rivals(item Item) (rivals []*Item) {
+	account, place := b.accounts[item.Account.GUID], b.places[item.Place]
+	if account != nil {
+		rivals = append(rivals, account)
+	}
+	if place != nil && place != account {
+		rivals = append(rivals, place)
+	}
+	return rivals
+}
+
+// rivals reads the items that cannot be there together with one of these.
+func (q *Queue) rivals(items []Item) (map[*entry]Item, error) {
+	var entries []*entry
+	for _, item := range items {
+		entries = append(entries, q.line(item.Target).rivals(item.Account.GUID, digestOf(item.Place))...)
+	}
+	read, err := q.read(entries)
+	rivals := map[*entry]Item{}
+	for i, item := range read {
+		rivals[entries[i]] = item
+	}
+	return rivals, err
 }
 
 // newerThan says which of two rivals stays. Stamps order one account's changes; two accounts' only the time of the proof does.
@@ -206,95 +337,134 @@ func (i Item) newerThan(other Item) bool {
 	return i.Proven.After(other.Proven)
 }
 
+// Untold returns the items that the ledger may not have been told of: those that were added since Told, or right before the last run ended.
+func (q *Queue) Untold() ([]Item, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var entries []*entry
+	for _, key := range q.untold {
+		if guid, name, ok := splitKey(key); ok && q.line(name).accounts[guid] != nil {
+			entries = append(entries, q.line(name).accounts[guid])
+		}
+	}
+	return q.read(entries)
+}
+
+// Told notes that the ledger has been told of all that was added until now.
+func (q *Queue) Told() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.untold = nil // the disk says so with the next Add; until then the last one may be told once more
+}
+
 // Supersede drops those items of these accounts and places, waiting, leased or parked, that are outdated, and returns them.
 func (q *Queue) Supersede(accounts iter.Seq[dsdb.GUID], places iter.Seq[string], outdated func(Item) bool) ([]Item, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	old := map[*entry]bool{}
-	look := func(e *entry) {
-		if e != nil && outdated(e.item) {
-			old[e] = true
-		}
-	}
+	met := map[*entry]bool{}
 	for _, l := range q.lines {
 		for guid := range accounts {
-			look(l.accounts[guid])
+			if e := l.accounts[guid]; e != nil {
+				met[e] = true
+			}
 		}
 		for place := range places {
-			look(l.places[place])
+			if e := l.places[digestOf(place)]; e != nil {
+				met[e] = true
+			}
 		}
 	}
-	return q.drop(slices.Collect(maps.Keys(old)))
+	entries := slices.Collect(maps.Keys(met))
+	items, err := q.read(entries)
+	if err != nil {
+		return nil, fmt.Errorf("looking for outdated items: %w", err)
+	}
+	var old []*entry
+	var dropped []Item
+	for i, item := range items {
+		if outdated(item) {
+			old, dropped = append(old, entries[i]), append(dropped, item)
+		}
+	}
+	return dropped, q.drop(old)
 }
 
 // Expire drops the items captured before a time, except those that are leased or parked, and returns them.
 func (q *Queue) Expire(before time.Time) ([]Item, error) {
-	return q.dropIf(func(e *entry) bool {
-		return !e.item.Parked && e.item.Captured.Before(before) && !e.line.leasedAccounts[e.item.Account.GUID]
+	captured := nanoseconds(before)
+	return q.dropIf(func(l *line, e *entry) bool {
+		return !e.is(parked) && e.captured < captured && !l.leasedAccounts[e.guid]
 	})
 }
 
 // Forget drops the items that refer to a file, leased or not, and returns them.
 func (q *Queue) Forget(file string) ([]Item, error) {
-	return q.dropIf(func(e *entry) bool { return e.item.File == file })
+	which := fileDigest(file)
+	return q.dropIf(func(_ *line, e *entry) bool { return e.file == which })
 }
 
-func (q *Queue) dropIf(condition func(*entry) bool) ([]Item, error) {
+func (q *Queue) dropIf(condition func(*line, *entry) bool) ([]Item, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var matching []*entry
 	for _, l := range q.lines {
 		for _, e := range l.accounts {
-			if condition(e) {
+			if condition(l, e) {
 				matching = append(matching, e)
 			}
 		}
 	}
-	return q.drop(matching)
+	items, err := q.read(matching)
+	if err != nil {
+		return nil, fmt.Errorf("dropping items: %w", err)
+	}
+	return items, q.drop(matching)
 }
 
-func (q *Queue) drop(entries []*entry) ([]Item, error) {
+func (q *Queue) drop(entries []*entry) error {
 	if len(entries) == 0 {
-		return nil, nil
+		return nil
 	}
 	err := q.db.Update(func(tx boltfile.Tx) error {
 		for _, e := range entries {
-			if err := tx.Delete(bucket, e.item.key()); err != nil {
+			if err := tx.Delete(bucket, e.key()); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("dropping items: %w", err)
+		return fmt.Errorf("dropping items: %w", err)
 	}
-	items := make([]Item, len(entries))
-	for i, e := range entries {
-		items[i] = e.item
+	for _, e := range entries {
 		q.remove(e)
 	}
-	return items, nil
+	return nil
 }
 
 // Ready reports whether Lease would give an item.
 func (q *Queue) Ready(name string, proven, due time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.line(name).pick(proven, due) != nil
+	return q.line(name).pick(proven.Sub(q.epoch), due.Sub(q.epoch)) != nil
 }
 
-// Lease leases the target's next item: one of this run that was never tried, proven not before proven; or else the one that is due for
-// longest, not after due.
-func (q *Queue) Lease(name string, proven, due time.Time) (Lease, bool) {
+// Lease leases the target's next item: of those of this run that were never tried, and were proven not before proven, the one that was proven
+// last; or else the one that is due for longest, not after due.
+func (q *Queue) Lease(name string, proven, due time.Time) (lease Lease, ok bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.line(name)
-	e := l.pick(proven, due)
+	e := l.pick(proven.Sub(q.epoch), due.Sub(q.epoch))
 	if e == nil {
-		return Lease{}, false
+		return Lease{}, false, nil
+	}
+	items, err := q.read([]*entry{e})
+	if err != nil {
+		return Lease{}, false, fmt.Errorf("leasing an item: %w", err)
 	}
 	l.take(e)
-	return Lease{Item: e.item, entry: e}, true
+	return Lease{items[0], e}, true, nil
 }
 
 // Current reports whether the lease still stands for the newest change of its account.
@@ -304,84 +474,54 @@ func (q *Queue) Current(l Lease) bool {
 	return l.entry.current()
 }
 
-// Done returns a lease and drops its item, unless a newer one has taken the place. On an error the lease is not returned.
-func (q *Queue) Done(l Lease) error {
+// Return returns leases, in one transaction, and does to their items what the results say, unless a newer one has taken the place. On an error
+// none is returned.
+func (q *Queue) Return(results ...Result) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.entry.current() {
-		if _, err := q.drop([]*entry{l.entry}); err != nil {
-			return fmt.Errorf("finishing item: %w", err)
+	items := make([]Item, len(results))
+	var changed []int
+	for i, r := range results {
+		if !r.lease.entry.current() {
+			continue
+		}
+		changed, items[i] = append(changed, i), r.lease.Item
+		if r.edit != nil {
+			r.edit(&items[i])
 		}
 	}
-	l.entry.line.giveBack(l.entry)
+	if len(changed) > 0 {
+		err := q.db.Update(func(tx boltfile.Tx) error {
+			for _, i := range changed {
+				if err := write(tx, items[i], results[i].edit == nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("updating items: %w", err)
+		}
+	}
+	for _, i := range changed {
+		q.remove(results[i].lease.entry)
+	}
+	for _, r := range results {
+		r.lease.entry.line.giveBack(r.lease.entry)
+	}
+	for _, i := range changed {
+		if results[i].edit != nil {
+			q.insert(results[i].lease.entry.line, q.entryOf(items[i]), items[i].Peers)
+		}
+	}
 	return nil
 }
 
-// Retry returns a lease after an attempt that counts; the item is due again at due.
-func (q *Queue) Retry(l Lease, due time.Time, class target.Class, reason string) error {
-	return q.retry(l, due, time.Time{}, class, reason)
-}
-
-// Throttle is Retry after a target asked for a pause of all its items, until resume.
-func (q *Queue) Throttle(l Lease, due, resume time.Time, reason string) error {
-	return q.retry(l, due, resume, target.Throttled, reason)
-}
-
-func (q *Queue) retry(l Lease, due, resume time.Time, class target.Class, reason string) error {
-	return q.giveBack(l, func(item *Item) {
-		item.Attempts++
-		item.Due, item.Resume, item.Class, item.Reason = due, resume, class, reason
-	})
-}
-
-// Postpone returns a lease after an attempt that does not count: it was not the item's fault. The item is due at once.
-func (q *Queue) Postpone(l Lease, class target.Class, reason string) error {
-	return q.giveBack(l, func(item *Item) {
-		item.Due, item.Class, item.Reason = time.Now(), class, reason
-	})
-}
-
-// Settle returns a lease after a delivery that may not be the last word. The item stays where it is, with its secret, and is not leased
-// until Rouse.
-func (q *Queue) Settle(l Lease) error {
-	return q.giveBack(l, func(item *Item) {
-		if item.Delivered.IsZero() {
-			item.Delivered = time.Now()
-		}
-		item.Settling, item.Attempts, item.Class, item.Reason = true, 0, target.Delivered, ""
-	})
-}
-
-// Rouse makes those items that settle and are ready due now, in one transaction, and returns how many these were.
-func (q *Queue) Rouse(ready func(Item) bool) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var old, roused []*entry
-	for _, l := range q.lines {
-		if l.delivered == 0 {
-			continue
-		}
-		for _, e := range l.accounts {
-			if e.item.Settling && ready(e.item) {
-				item := e.item
-				item.Settling, item.Due = false, time.Now()
-				old, roused = append(old, e), append(roused, &entry{item: item})
-			}
-		}
+func write(tx boltfile.Tx, item Item, gone bool) error {
+	if gone {
+		return tx.Delete(bucket, item.key())
 	}
-	if err := q.replace(old, roused); err != nil {
-		return 0, fmt.Errorf("rousing items: %w", err)
-	}
-	return len(old), nil
-}
-
-// Park returns a lease; the item stays, without a secret, until the account's next change.
-func (q *Queue) Park(l Lease, class target.Class, reason string) error {
-	return q.giveBack(l, func(item *Item) {
-		item.Attempts++
-		item.Due, item.Class, item.Reason = time.Now(), class, reason
-		item.Parked, item.File = true, ""
-	})
+	return put(tx, item)
 }
 
 // Release returns a lease as if it had never been.
@@ -391,24 +531,60 @@ func (q *Queue) Release(l Lease) {
 	l.entry.line.giveBack(l.entry)
 }
 
-// giveBack returns a lease whose item has changed. On an error the lease is not returned.
-func (q *Queue) giveBack(l Lease, edit func(*Item)) error {
+// Settler is an item that settles, as Rouse asks about it.
+type Settler struct {
+	Account dsdb.GUID
+	Proven  time.Time
+	Peers   []change.Peer
+}
+
+// Rouse makes those items that settle and are ready due now, in one transaction, and returns how many these were.
+func (q *Queue) Rouse(ready func(Settler) bool) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e := l.entry
-	if !e.current() {
-		e.line.giveBack(e)
+	var roused []*entry
+	for _, l := range q.lines {
+		for e, peers := range l.settling {
+			if ready(Settler{e.guid, q.epoch.Add(e.proven), peers}) {
+				roused = append(roused, e)
+			}
+		}
+	}
+	if err := q.edit(roused, func(item *Item) { item.Settling, item.Due = false, time.Now() }); err != nil {
+		return 0, fmt.Errorf("rousing items: %w", err)
+	}
+	return len(roused), nil
+}
+
+// edit changes items that are not leased, in one transaction.
+func (q *Queue) edit(entries []*entry, change func(*Item)) error {
+	if len(entries) == 0 {
 		return nil
 	}
-	item := e.item
-	edit(&item)
-	err := q.db.Update(func(tx boltfile.Tx) error { return tx.Put(bucket, item.key(), item) })
+	items, err := q.read(entries)
 	if err != nil {
-		return fmt.Errorf("updating item: %w", err)
+		return err
 	}
-	q.remove(e)
-	e.line.giveBack(e)
-	q.insert(&entry{item: item})
+	for i := range items {
+		change(&items[i])
+	}
+	err = q.db.Update(func(tx boltfile.Tx) error {
+		for _, item := range items {
+			if err := put(tx, item); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, old := range entries {
+		e := q.entryOf(items[i])
+		e.waited = old.waited
+		q.remove(old)
+		q.insert(old.line, e, items[i].Peers)
+	}
 	return nil
 }
 
@@ -416,7 +592,11 @@ func (q *Queue) giveBack(l Lease, edit func(*Item)) error {
 func (q *Queue) Next(name string) (time.Time, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.line(name).next()
+	due, ok := q.line(name).next()
+	if !ok {
+		return time.Time{}, false
+	}
+	return q.epoch.Add(due), true
 }
 
 // Wake receives after something changed that may let the target's next item be leased sooner. One receiver per target.
@@ -428,9 +608,10 @@ func (q *Queue) Wake(name string) <-chan struct{} {
 
 // Needs reports whether an item refers to the file.
 func (q *Queue) Needs(file string) bool {
+	which := fileDigest(file)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.files[file] > 0
+	return q.files[which] > 0
 }
 
 // Count returns how many items of the target wait (leased ones included), how many of those that were delivered are in the queue still,
@@ -442,66 +623,111 @@ func (q *Queue) Count(name string) (waiting, delivered, parked int) {
 	return len(l.accounts) - l.delivered - l.parked, l.delivered, l.parked
 }
 
-// Items returns a copy of all items, the longest captured first.
-func (q *Queue) Items() []Item {
+// Waits reports whether an item of the account waits for its first delivery to the target.
+func (q *Queue) Waits(guid dsdb.GUID, name string) bool {
 	q.mu.Lock()
-	var items []Item
-	for _, l := range q.lines {
-		for _, e := range l.accounts {
-			items = append(items, e.item)
-		}
-	}
-	q.mu.Unlock()
-	slices.SortFunc(items, func(a, b Item) int { return byCapture(&a, &b) })
-	return items
+	defer q.mu.Unlock()
+	e := q.line(name).accounts[guid]
+	return e != nil && e.waits()
 }
 
-// replace puts changed items into the places of the old ones, in one transaction.
-func (q *Queue) replace(old, changed []*entry) error {
-	if len(changed) == 0 {
-		return nil
+// CountSince returns how many of the items that wait for their first delivery to the target were proven before a moment.
+func (q *Queue) CountSince(name string, moment time.Time) (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	before := moment.Sub(q.epoch)
+	for _, e := range q.line(name).accounts {
+		if e.waits() && e.proven < before {
+			n++
+		}
 	}
-	err := q.db.Update(func(tx boltfile.Tx) error {
-		for _, e := range changed {
-			if err := tx.Put(bucket, e.item.key(), e.item); err != nil {
-				return err
+	return n
+}
+
+// Paused returns until when, as an item that waits says, the target asked for a pause, and in which words.
+func (q *Queue) Paused(name string) (until time.Time, why string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var entries []*entry
+	for _, e := range q.line(name).accounts {
+		if e.is(paused) {
+			entries = append(entries, e)
+		}
+	}
+	now := time.Now()
+	for some := range slices.Chunk(entries, atATime) {
+		items, err := q.read(some)
+		if err != nil {
+			return until, why, fmt.Errorf("looking for a pause: %w", err)
+		}
+		for _, i := range items {
+			if resume := now.Add(min(i.Resume.Sub(now), maxAhead)); resume.After(until) {
+				until, why = resume, i.Reason
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	for i, e := range old {
-		q.remove(e)
-		q.insert(changed[i])
-	}
-	return nil
+	return until, why, nil
 }
 
 func (i Item) key() []byte { return append(i.Account.GUID[:], i.Target...) }
 
+func splitKey(key []byte) (guid dsdb.GUID, name string, ok bool) {
+	if len(key) <= len(guid) {
+		return guid, "", false
+	}
+	return dsdb.GUID(key[:len(guid)]), string(key[len(guid):]), true
+}
+
+func put(tx boltfile.Tx, item Item) error {
+	return tx.PutHead(bucket, item.key(), headOf(item).marshal(), item)
+}
+
+// read reads the items of entries, in their order. Their times are those of the index.
+func (q *Queue) read(entries []*entry) (items []Item, err error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	items = make([]Item, len(entries))
+	err = q.db.View(func(tx boltfile.Tx) error {
+		for i, e := range entries {
+			found, err := tx.Get(bucket, e.key(), &items[i])
+			if err != nil {
+				return err
+			}
+			if !found {
+				return fmt.Errorf("%w: an item is not where it was put", boltfile.ErrDamaged)
+			}
+			items[i].Due, items[i].Proven = q.epoch.Add(e.due), q.epoch.Add(e.proven)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 func (q *Queue) line(name string) *line {
 	l := q.lines[name]
 	if l == nil {
-		l = newLine()
+		l = newLine(name)
 		q.lines[name] = l
 	}
 	return l
 }
 
 // insert and remove keep index and file counts in step with what has been written.
-func (q *Queue) insert(e *entry) {
-	if e.item.File != "" {
-		q.files[e.item.File]++
+func (q *Queue) insert(l *line, e *entry, peers []change.Peer) {
+	if e.file != (digest{}) {
+		q.files[e.file]++
 	}
-	q.line(e.item.Target).insert(e)
+	l.insert(e, peers)
 }
 
 func (q *Queue) remove(e *entry) {
-	if file := e.item.File; file != "" {
-		if q.files[file]--; q.files[file] == 0 {
-			delete(q.files, file)
+	if e.file != (digest{}) {
+		if q.files[e.file]--; q.files[e.file] == 0 {
+			delete(q.files, e.file)
 		}
 	}
 	e.line.remove(e)

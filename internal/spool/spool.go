@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -74,6 +75,34 @@ func (s *Spool) Sync(name string) error {
 
 // List returns the names of the files, oldest first.
 func (s *Spool) List() ([]string, error) { return s.list(s.dir) }
+
+// New returns the names of those files that are not known (nil: of all), oldest first. Of the others it holds no more than a few at a time: there may
+// be a hundred thousand.
+func (s *Spool) New(known func(name string) bool) ([]string, error) {
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("listing spool: %w", err)
+	}
+	defer dir.Close()
+	var names []string
+	for err == nil {
+		var some []string
+		some, err = dir.Readdirnames(1024)
+		for _, name := range some {
+			if !s.owns(name) || known != nil && known(name) {
+				continue
+			}
+			if info, err := os.Lstat(filepath.Join(s.dir, name)); err == nil && info.Mode().IsRegular() {
+				names = append(names, name)
+			}
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("listing spool: %w", err)
+	}
+	slices.Sort(names)
+	return names, nil
+}
 
 // Damaged returns the names of the files that were set aside.
 func (s *Spool) Damaged() ([]string, error) {
