@@ -62,6 +62,7 @@ bench: images need-bench ## benchmarks, side by side with the alternatives: tabl
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./integration/bench/hook
 	go run ./integration/bench/breached
+	go run ./integration/bench/forwarder
 	@$(LAB) go run ./integration/bench/dc
 
 bench-scale: images ## what captures without a name and the watch cost in domains of 1,000 to 20,000 accounts

@@ -245,3 +245,72 @@ func TestPanicEndsTheDatabase(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 }
+
+// Heads come back with Load, and values are read with and without one; a head can neither be a brace nor reach beyond its value.
+func TestHeads(t *testing.T) {
+	db, _, err := Open(filepath.Join(t.TempDir(), "x.db"), things)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	heads := map[string]string{string(key(0)): "", string(key(1)): "{", string(key(2)): strings.Repeat("h", maxHead-1)}
+	err = db.Update(func(tx Tx) error {
+		for i := range 3 {
+			if err := tx.PutHead(things, key(i), []byte(heads[string(key(i))]), value(i)); err != nil {
+				return err
+			}
+		}
+		if tx.PutHead(things, key(3), make([]byte, maxHead), value(3)) == nil {
+			t.Error("a head that could be taken for a brace was written")
+		}
+		if tx.Put(things, key(3), "no object") == nil {
+			t.Error("what could be taken for a head was written")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Rest(); err != nil { // and all is there still
+		t.Fatal(err)
+	}
+	n := 0
+	_, err = db.Load(things, func(k, head, v []byte) error {
+		if n++; heads[string(k)] != string(head) {
+			t.Errorf("%s has the head %.10q", k, head)
+		}
+		var got thing
+		return json.Unmarshal(v, &got)
+	})
+	if err != nil || n != 3 {
+		t.Errorf("%d values, %v", n, err)
+	}
+	err = db.View(func(tx Tx) error {
+		for i := range 3 {
+			var got thing
+			if ok, err := tx.Get(things, key(i), &got); !ok || err != nil || got != value(i) {
+				t.Errorf("%d: %v, %v, %v", i, got, ok, err)
+			}
+		}
+		return tx.Prefix(things, key(1), func(_, v []byte) error {
+			if v[0] != '{' {
+				t.Errorf("a head is told as value: %.10q", v)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := wrap(key(1), []byte("head"), []byte("{}"))
+	long = wrap(key(1), nil, append([]byte{0, 200}, long[6:]...)) // a length that lies behind a good checksum
+	if _, _, err := unwrap(key(1), long); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	if err := db.Update(func(tx Tx) error { return tx.Clear(things) }); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Load(things, func(k, _, _ []byte) error { t.Errorf("%s is left", k); return nil }); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
@@ -233,4 +234,50 @@ func TestDamage(t *testing.T) {
 		t.Errorf("settled %d, newest %d, events %v", s, n, events)
 	}
 	record(t, l, outcome("a", 1, 1, target.Delivered))
+}
+
+// What is counted, and who lacks what, is known after a start without looking at every value; and if what says so is lost, by looking.
+func TestReopenedKnowsWhatItCounted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l, _ := open(t, path)
+	if !l.Lost() {
+		t.Error("a new file is taken for a whole one")
+	}
+	if err := l.Record(outcome("a", 1, 1, target.Delivered), outcome("b", 1, 1, target.Rejected), outcome("a", 2, 1, target.Delivered)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Confirm("a", account(1).GUID, stamp(1), at(5)); err != nil {
+		t.Fatal(err)
+	}
+	see(t, l, at(9), wanted(3, 2, change.NotCaptured, "a", "b"), wanted(4, 2, change.NotCaptured, "a", "b"))
+	record(t, l, outcome("b", 4, 2, target.Delivered))
+	counts, gaps := fmt.Sprint(l.Counts()), fmt.Sprint(lacking(t, l))
+	if want := "[b user1@1 rejected a user3@2 not-captured b user3@2 not-captured a user4@2 not-captured]"; gaps != want {
+		t.Fatalf("%s, want %s", gaps, want)
+	}
+	reopen := func(lost bool) {
+		t.Helper()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l, _ = open(t, path)
+		if l.Lost() != lost {
+			t.Errorf("lost: %v", !lost)
+		}
+		if got := fmt.Sprint(l.Counts()["a"].Classes, l.Counts()["b"].Classes, l.Counts()["a"].Confirmed, l.Counts()["a"].LastDelivered.Equal(at(1))); got != "map[delivered:2] map[delivered:1 rejected:1] 1 true" {
+			t.Errorf("counted %s, before %s", got, counts)
+		}
+		if got := fmt.Sprint(lacking(t, l)); got != gaps {
+			t.Errorf("%s, want %s", got, gaps)
+		}
+	}
+	reopen(false)
+	if err := l.db.Update(func(tx boltfile.Tx) error { return tx.Clear("gaps") }); err != nil {
+		t.Fatal(err)
+	}
+	reopen(true)
+	reopen(false)
+	see(t, l, at(10), wanted(3, 2, change.NotCaptured)) // nobody wants it any more
+	gaps = fmt.Sprint(lacking(t, l))
+	reopen(false)
 }

@@ -677,3 +677,116 @@ func TestHurry(t *testing.T) {
 		}
 	}
 }
+
+// What the ledger may not have been told of is known after a crash: what was added since Told, as far as it is there still.
+func TestUntold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	untold := func() (list []string) {
+		items, err := q.Untold()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range items {
+			list = append(list, fmt.Sprintf("%s%d@%d", i.Target, i.Account.GUID[0], i.Stamp.Version))
+		}
+		slices.Sort(list)
+		return list
+	}
+	wants := func(when string, want ...string) {
+		t.Helper()
+		if got := untold(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", when, got, want)
+		}
+	}
+	crash := func() {
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		q = open(t, path)
+	}
+	wants("at first")
+	add(t, q, item("a", 1, 1))
+	add(t, q, item("a", 2, 1), item("b", 2, 1))
+	wants("added in two steps", "a1@1", "a2@1", "b2@1")
+	crash()
+	wants("after a crash", "a1@1", "a2@1", "b2@1")
+	q.Told()
+	wants("told")
+	add(t, q, item("b", 3, 1))
+	supersede(t, q, map[byte]int{2: 2})
+	add(t, q, item("a", 1, 2))
+	crash()
+	wants("after another crash", "a1@2", "b3@1")
+}
+
+// An older version wrote items without a head.
+func TestItemsOfAnOlderVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	settles := item("b", 2, 2)
+	settles.Settling, settles.Delivered, settles.Peers = true, at(3), []change.Peer{{Name: "DC2"}}
+	add(t, q, item("a", 1, 1), settles)
+	want := all(t, q)
+	err := q.db.Update(func(tx boltfile.Tx) error {
+		for _, i := range want {
+			if err := tx.Put(bucket, i.key(), i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, q.Close()); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, path)
+	if got := all(t, q); text(t, got) != text(t, want) {
+		t.Errorf("came back as\n%s, want\n%s", text(t, got), text(t, want))
+	}
+	if !q.Needs("1-1.change") || q.Needs("1-2.change") {
+		t.Error("it does not know its files")
+	}
+	n, err := q.Rouse(func(s Settler) bool { return len(s.Peers) == 1 && s.Peers[0].Name == "DC2" && s.Proven.Equal(at(2)) })
+	if n != 1 || err != nil {
+		t.Errorf("%d are roused, %v", n, err)
+	}
+}
+
+// Several results are written together, and one whose item has been replaced does not matter to the others.
+func TestReturnSeveral(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	for n := range 4 {
+		add(t, q, item("a", byte(n), 1))
+	}
+	var leases []Lease
+	for range 4 {
+		leases = append(leases, lease(t, q, "a"))
+	}
+	by := func(n byte) Lease {
+		return leases[slices.IndexFunc(leases, func(l Lease) bool { return l.Account.GUID == dsdb.GUID{n} })]
+	}
+	add(t, q, item("a", 2, 2))
+	if err := q.Return(by(0).Done(), by(1).Park(target.NoUser, "who?"), by(2).Done(), by(3).Throttle(at(9), time.Now().Add(time.Minute), "busy")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // in memory, and on the disk
+		var list []string
+		for _, i := range all(t, q) {
+			list = append(list, fmt.Sprint(i.Account.GUID[0], i.Stamp.Version, i.Parked, i.Attempts))
+		}
+		if want := []string{"1 1 true 1", "3 1 false 1", "2 2 false 0"}; !slices.Equal(list, want) {
+			t.Errorf("%q, want %q", list, want)
+		}
+		if until, why, err := q.Paused("a"); err != nil || why != "busy" || time.Until(until) < time.Second || time.Until(until) > time.Minute {
+			t.Errorf("paused until %v, %q, %v", until, why, err)
+		}
+		if n := q.CountSince("a", at(2)); n != 1 || !q.Waits(dsdb.GUID{3}, "a") || q.Waits(dsdb.GUID{1}, "a") || q.Waits(dsdb.GUID{0}, "a") {
+			t.Errorf("%d wait since then", n)
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		q = open(t, path)
+	}
+}

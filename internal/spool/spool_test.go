@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -103,5 +104,32 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := Open(file, ".x"); err == nil {
 		t.Error("a file was opened as a spool")
+	}
+}
+
+func TestNew(t *testing.T) {
+	s := open(t)
+	const n = 3000 // more than are read at a time
+	for i := range n {
+		if err := os.WriteFile(filepath.Join(s.Dir(), fmt.Sprintf("%05d.capture", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(s.Dir(), "folder.capture"), 0o700), os.WriteFile(filepath.Join(s.Dir(), "other"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := s.New(nil); err != nil || len(names) != n || !slices.IsSorted(names) {
+		t.Errorf("%d names, %v", len(names), err)
+	}
+	unknown := []string{"00000.capture", "01023.capture", "01024.capture", "02999.capture"}
+	names, err := s.New(func(name string) bool { return !slices.Contains(unknown, name) })
+	if err != nil || !slices.Equal(names, unknown) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if err := os.RemoveAll(s.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.New(nil); err == nil {
+		t.Error("a folder that is gone was listed")
 	}
 }
