@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -95,6 +96,7 @@ func (p *part) close() (err error) {
 //	spool/refusals → agent (counts, notices)      → spool/outgoing → forwarder (courier)       → people
 func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log) (err error) {
 	harden()
+	debug.SetGCPercent(50) // a hundred thousand changes may wait for days: the memory beside theirs is not to be as much again
 	var parts []*part
 	defer func() {
 		for _, p := range parts {
