@@ -58,7 +58,7 @@ compat: all-images ## every way to change a password on every Samba, into docs/c
 	SAMBA_SUITES="$(SUITES)" PWSYNC_INTEGRATION=required go test ./integration/parity -count 1 -v
 	PWSYNC_ROUNDS=200 PWSYNC_INTEGRATION=required go test ./integration/twodc -count 1 -timeout 60m -v
 
-bench: images need-bench ## benchmarks, side by side with the alternatives: tables for docs/benchmarks.md (a quarter of an hour; an idle machine, root)
+bench: images need-bench ## benchmarks, side by side with the alternatives: tables for docs/benchmarks.md (half an hour; an idle machine, root)
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./integration/bench/hook
 	go run ./integration/bench/breached

@@ -493,7 +493,7 @@ func (m *modelWorld) sweep() {
 			older(m.issues[h.serial-1].change.Proven)
 		}
 	}
-	for _, item := range m.queue.Items() {
+	for _, item := range items(m, m.queue) {
 		older(item.Proven)
 	}
 	files, err := m.f.changes.List()

@@ -58,9 +58,9 @@ func (l *Ledger) sweep(rows []swept, before time.Time) (accounts int, err error)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var forgotten []Entry
-	var gone []dsdb.GUID
+	var gone map[dsdb.GUID]lacks
 	err = l.db.Update(func(tx boltfile.Tx) error {
-		forgotten, gone = nil, nil
+		forgotten, gone = nil, map[dsdb.GUID]lacks{}
 		for _, r := range rows {
 			var value json.RawMessage
 			found, err := tx.Get(r.bucket, r.key, &value)
@@ -91,7 +91,11 @@ func (l *Ledger) sweep(rows []swept, before time.Time) (accounts int, err error)
 					return err
 				}
 			}
-			forgotten, gone = append(forgotten, entries...), append(gone, guid)
+			if err := putGaps(tx, guid, lacksNothing); err != nil {
+				return err
+			}
+			forgotten = append(forgotten, entries...)
+			gone[guid] = lacksNothing
 		}
 		return nil
 	})
@@ -101,9 +105,7 @@ func (l *Ledger) sweep(rows []swept, before time.Time) (accounts int, err error)
 	for _, e := range forgotten {
 		l.count(e, Entry{})
 	}
-	for _, guid := range gone {
-		l.remember(guid, nil)
-	}
+	l.remember(gone)
 	return len(gone), nil
 }
 
