@@ -43,6 +43,7 @@ type line struct {
 	config  error     // what is wrong with the configuration
 	copyOf  time.Time // then: of when the configuration is that holds instead; zero if there is none
 	noCopy  error     // and why its copy cannot be read
+	late    bool      // storing hangs: nothing more is to be written
 }
 
 // Limits of a value, in bytes, since a datagram has one, and a name made up by somebody must not push out the rest.

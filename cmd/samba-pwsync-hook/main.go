@@ -30,6 +30,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
@@ -89,7 +90,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 		}
 		misused = errUsage // a slip in smb.conf is one in the configuration: nobody is locked out, no rule is left out
 	}
-	l := answer(file, stdin, getenv, environ)
+	begun := time.Now()
+	l := attempt.Run(func(c *attempt.Course) line { return answer(c, begun, file, stdin, getenv, environ) })
 	if misused != nil {
 		l.config = misused
 	}
@@ -104,11 +106,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 	}
 }
 
-var (
-	errUsage    = errors.New("wrong arguments in smb.conf: only --config FILE is known")
-	errLate     = errors.New("it hangs")
-	errInternal = errors.New("internal fault")
-)
+var errUsage = errors.New("wrong arguments in smb.conf: only --config FILE is known")
 
 // isTerminal reports whether a person, and not Samba, is at the other end.
 func isTerminal(stdin io.Reader) bool {
@@ -121,20 +119,17 @@ func isTerminal(stdin io.Reader) bool {
 }
 
 // answer does what a run is for, and returns what is to be said about it.
-func answer(file string, stdin io.Reader, getenv func(string) string, environ []string) (l line) {
-	late, begun := after(deadline), time.Now()
+func answer(c *attempt.Course, begun time.Time, file string, stdin io.Reader, getenv func(string) string, environ []string) (l line) {
+	late := begun.Add(deadline)
 
-	conf := load(file)
+	conf := load(c, file)
 	l.config, l.copyOf, l.noCopy = conf.Err, conf.Since, conf.NoCopy
 
-	from, err := within(late, "reading password", checkpassword.Request{},
-		func() (checkpassword.Request, error) { return checkpassword.Read(stdin, getenv) })
-	password := secret.New(from.Password)
-	defer password.Destroy()
+	from, err := within(c, late, "reading password", func() (checkpassword.Request, error) { return checkpassword.Read(stdin, getenv) })
 	probe := maybeProbe(from)
-	l.account, l.probe, l.ignored = from.Account, probe && !errors.Is(err, errLate), from.Ignored
+	l.account, l.probe, l.ignored = from.Account, probe && !errors.Is(err, attempt.ErrHangs), from.Ignored
 	if err != nil {
-		account, _ := conf.Account(from.Account, time.Now().Add(configDeadline))
+		account, _ := conf.Account(c, from.Account, time.Now().Add(configDeadline))
 		if account.Settings.Enforces() {
 			l.verdict, l.err = refused, err // what has not been seen cannot be allowed
 			return l
@@ -142,52 +137,65 @@ func answer(file string, stdin io.Reader, getenv func(string) string, environ []
 		return l.notCaptured(err, conf.Hook)
 	}
 
-	request := gate.Request{Environ: environ, Subject: policy.Subject{
+	password := secret.New(from.Password)
+	l = l.judge(c, begun, conf, gate.Request{Environ: environ, Subject: policy.Subject{
 		Password: password, Account: from.Account, UserPrincipalName: from.UserPrincipalName, FullName: from.FullName,
-	}}
-	l.Verdict, err = within(after(time.Until(begun.Add(policyDeadline))), "asking the policy", gate.Verdict{},
-		func() (gate.Verdict, error) { return conf.Decide(request, begun.Add(toolsDeadline)), nil })
+	}})
+
+	// The answer does not hang on what is left.
+	if !l.late {
+		if _, err := within(c, late, "noting the refusal", func() (struct{}, error) { return none, note(conf.Paths().Refusals, l, probe) }); err != nil {
+			l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
+		}
+		if _, err := within(c, late, "keeping a copy of "+file, func() (struct{}, error) { return none, conf.Keep() }); err != nil {
+			l.Troubles = append(l.Troubles, gate.Trouble{Err: err})
+		}
+	}
+	password.Destroy() // not deferred: a goroutine that was given up must not do it
+	return l
+}
+
+// judge asks the policy, and stores what it accepts.
+func (l line) judge(c *attempt.Course, begun time.Time, conf gate.Conf, request gate.Request) line {
+	var err error
+	l.Verdict, err = within(c, begun.Add(policyDeadline), "asking the policy",
+		func() (gate.Verdict, error) { return conf.Decide(c, request, begun.Add(toolsDeadline)), nil })
 	if err != nil {
-		l.Verdict = conf.Basic(request, begun.Add(policyDeadline+basicPatience))
+		l.Verdict = conf.Basic(c, request, begun.Add(policyDeadline+basicPatience))
 		l.Troubles = append(l.Troubles, gate.Trouble{Err: err})
 	}
 
-	if err = nil; l.Refused() {
+	if l.Refused() {
 		l.verdict = refused
-	} else if conf.NoTarget {
-		l.verdict = accepted // a password that nobody wants is not kept
-	} else if l.capture, err = within(late, "storing", "",
-		func() (string, error) { return take(conf.HookConfig, from, password) }); err != nil {
-		l = l.notCaptured(err, conf.Hook)
-	} else {
-		l.verdict = accepted
-	}
-
-	if errors.Is(err, errLate) {
 		return l
 	}
-	// The answer does not hang on what is left.
-	if _, err := within(late, "noting the refusal", none, func() (struct{}, error) { return none, note(conf.Paths().Refusals, l, probe) }); err != nil {
-		l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
+	if conf.NoTarget {
+		l.verdict = accepted // a password that nobody wants is not kept
+		return l
 	}
-	if _, err := within(late, "keeping a copy of "+file, none, func() (struct{}, error) { return none, conf.Keep() }); err != nil {
-		l.Troubles = append(l.Troubles, gate.Trouble{Err: err})
+	l.capture, err = within(c, begun.Add(deadline), "storing", func() (string, error) { return take(conf.HookConfig, request.Subject) })
+	if err != nil {
+		l.late = errors.Is(err, attempt.ErrHangs)
+		return l.notCaptured(err, conf.Hook)
 	}
+	l.verdict = accepted
 	return l
 }
 
 var none struct{}
 
 // load reads the configuration, or its copy where that hangs.
-func load(file string) gate.Conf {
-	conf, err := within(after(configDeadline), "reading "+file, gate.Conf{}, func() (gate.Conf, error) { return gate.Load(file), nil })
+func load(c *attempt.Course, file string) gate.Conf {
+	conf, err := within(c, time.Now().Add(configDeadline), "reading "+file, func() (gate.Conf, error) { return gate.Load(file), nil })
 	if err == nil {
 		return conf
 	}
 	builtin := config.BuiltinHook()
-	conf, _ = within(after(configDeadline), "reading the copy", gate.Conf{HookConfig: builtin, Err: err},
-		func() (gate.Conf, error) { return gate.Fallback(builtin, err), nil })
-	return conf
+	copied, errCopy := within(c, time.Now().Add(configDeadline), "reading the copy", func() (gate.Conf, error) { return gate.Fallback(builtin, err), nil })
+	if errCopy != nil {
+		return gate.Conf{HookConfig: builtin, Err: err}
+	}
+	return copied
 }
 
 // note tells the agent of objections. Where it cannot, the log has them all the same.
@@ -221,34 +229,11 @@ func (l line) notCaptured(err error, hook config.Hook) line {
 // which changes nothing, and always does for an account that has one of the two.
 func maybeProbe(r checkpassword.Request) bool { return r.UserPrincipalName == "" && r.FullName == "" }
 
-// after returns a channel that is closed after d.
-func after(d time.Duration) <-chan struct{} {
-	c := make(chan struct{})
-	time.AfterFunc(d, func() { close(c) })
-	return c
-}
-
-// within returns what step returns, or the fallback and an error if step is not done before late, or panics. A step that
-// hangs, at a pipe that nobody closes or a network mount, ends with the process (a thread that sleeps uninterruptibly does not).
-func within[T any](late <-chan struct{}, doing string, fallback T, step func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
+// within is a step of the hook's; the error says of which, if it hangs or panics.
+func within[T any](c *attempt.Course, until time.Time, doing string, step func() (T, error)) (T, error) {
+	value, err := attempt.Step(c, until, step)
+	if err == attempt.ErrHangs || err == attempt.ErrInternal {
+		err = fmt.Errorf("%s: %w", doing, err)
 	}
-	done := make(chan result, 1)
-	go func() {
-		defer func() {
-			if recover() != nil { // with what, could tell of the password
-				done <- result{fallback, fmt.Errorf("%s: %w", doing, errInternal)}
-			}
-		}()
-		value, err := step()
-		done <- result{value, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-late:
-		return fallback, fmt.Errorf("%s: %w", doing, errLate)
-	}
+	return value, err
 }

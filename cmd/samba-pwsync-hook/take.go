@@ -8,6 +8,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
+	"github.com/samba-pwsync/samba-pwsync/internal/policy"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof/box"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
@@ -18,7 +19,7 @@ import (
 
 // take seals the password into a capture, stores it in spool/incoming, and returns the capture's ID. When it returns without
 // an error, the capture survives a power cut.
-func take(conf config.HookConfig, from checkpassword.Request, password secret.Secret) (id string, err error) {
+func take(conf config.HookConfig, from policy.Subject) (id string, err error) {
 	paths := conf.Paths()
 	// The keys are read anew at each run, so that a rotation needs no restart of Samba.
 	agent, err := seal.LoadPublic(paths.AgentPublicKey)
@@ -49,11 +50,11 @@ func take(conf config.HookConfig, from checkpassword.Request, password secret.Se
 	if err != nil {
 		return "", err
 	}
-	proofBox, err := sealProof(agent, capture.ProofInfo(raw), password, conf.Proof)
+	proofBox, err := sealProof(agent, capture.ProofInfo(raw), from.Password, conf.Proof)
 	if err != nil {
 		return "", err
 	}
-	secretBox, err := seal.Close(forwarder, capture.SecretInfo(raw), password.Bytes())
+	secretBox, err := seal.Close(forwarder, capture.SecretInfo(raw), from.Password.Bytes())
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
@@ -110,7 +111,10 @@ func judge(out io.Writer, conf gate.Conf, n names, stdin io.Reader) error {
 	}
 	until := time.Now().Add(5 * time.Second)
 	if unreadable != nil {
-		account, _ := conf.Account(n.account, until)
+		account := attempt.Run(func(c *attempt.Course) gate.Account {
+			account, _ := conf.Account(c, n.account, until)
+			return account
+		})
 		if account.Settings.Enforces() {
 			fmt.Fprintf(out, "refused: %s\n", unreadable)
 			return &codedError{code: exitFailed}
@@ -119,9 +123,11 @@ func judge(out io.Writer, conf gate.Conf, n names, stdin io.Reader) error {
 		return nil
 	}
 
-	v := conf.Decide(gate.Request{Environ: n.environ(), Subject: policy.Subject{
-		Password: password, Account: n.account, UserPrincipalName: n.upn, FullName: n.fullName,
-	}}, until)
+	v := attempt.Run(func(c *attempt.Course) gate.Verdict {
+		return conf.Decide(c, gate.Request{Environ: n.environ(), Subject: policy.Subject{
+			Password: password, Account: n.account, UserPrincipalName: n.upn, FullName: n.fullName,
+		}}, until)
+	})
 	if !v.Refused() {
 		fmt.Fprintln(out, "accepted")
 	}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
@@ -176,7 +177,7 @@ type found struct {
 
 // findWords opens the compiled words of a list. Where they are not, or no longer, right, it reads the words themselves, for this password; where that
 // cannot be done, or not in time, what was compiled last holds. Nothing is compiled or stored here: the DC's database is locked meanwhile.
-func findWords(paths config.Paths, list []string, password []byte, until time.Time) found {
+func findWords(course *attempt.Course, paths config.Paths, list []string, password []byte, until time.Time) found {
 	table, errOpen := words.Open(wordsFile(paths, list))
 	now, err := state(list)
 	if err == nil && errOpen == nil && table.Tag() == now.tag {
@@ -184,7 +185,7 @@ func findWords(paths config.Paths, list []string, password []byte, until time.Ti
 	}
 	var read *words.Table
 	if err == nil {
-		read, err = bounded(until, func() (*words.Table, error) {
+		read, err = attempt.Step(course, until, func() (*words.Table, error) {
 			b, err := words.CompileFor(password, list...)
 			if err != nil {
 				return nil, err
@@ -192,7 +193,7 @@ func findWords(paths config.Paths, list []string, password []byte, until time.Ti
 			return words.Read(b)
 		})
 	}
-	if errors.Is(err, errHangs) {
+	if errors.Is(err, attempt.ErrHangs) {
 		err = errSlow
 	}
 	switch {
@@ -225,8 +226,8 @@ type bannedWords struct {
 }
 
 func (t *tools) banned(list []string) *bannedWords {
-	f, err := bounded(earlier(t.until, readPatience+patience), func() (found, error) {
-		return findWords(t.conf.Paths(), list, t.request.Password.Bytes(), earlier(t.until, readPatience)), nil
+	f, err := attempt.Step(t.course, earlier(t.until, readPatience+patience), func() (found, error) {
+		return findWords(t.course, t.conf.Paths(), list, t.request.Password.Bytes(), earlier(t.until, readPatience)), nil
 	})
 	if err = errors.Join(err, f.trouble); err != nil {
 		t.troubles = append(t.troubles, Trouble{Rule: policy.RuleBanned, Err: err, Minor: f.minor})
@@ -234,7 +235,6 @@ func (t *tools) banned(list []string) *bannedWords {
 	if f.table == nil {
 		return nil
 	}
-	t.closers = append(t.closers, f.table.Close)
 	return &bannedWords{t, f.table}
 }
 
@@ -260,12 +260,13 @@ func (b *bannedWords) Contains(password []byte, name string) bool {
 
 var errUnreadable = errors.New("a page of a mapped file cannot be read")
 
-// search is bounded for what reads mapped memory: a page that cannot be had (the file was cut off under us, the disk is broken) is an
+// search is a step for what reads mapped memory: a page that cannot be had (the file was cut off under us, the disk is broken) is an
 // error.
-func search[T any](t *tools, step func() (T, error)) (T, error) {
-	value, err := bounded(earlier(t.until, patience), func() (value T, err error) {
-		debug.SetPanicOnFault(true) // of this goroutine, which ends with this
+func search[T any](t *tools, look func() (T, error)) (T, error) {
+	return attempt.Step(t.course, earlier(t.until, patience), func() (value T, err error) {
+		before := debug.SetPanicOnFault(true) // of this goroutine
 		defer func() {
+			debug.SetPanicOnFault(before)
 			if fault := recover(); fault != nil {
 				if _, ofMemory := fault.(interface {
 					runtime.Error
@@ -276,10 +277,6 @@ func search[T any](t *tools, step func() (T, error)) (T, error) {
 				err = errUnreadable
 			}
 		}()
-		return step()
+		return look()
 	})
-	if errors.Is(err, errHangs) {
-		t.closers = nil // what is in use must not be closed
-	}
-	return value, err
 }

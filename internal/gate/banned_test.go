@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
+	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy/words"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
@@ -21,13 +23,17 @@ func request(password string) Request {
 	return Request{Subject: policy.Subject{Password: secret.New([]byte(password)), Account: "alice"}, Environ: os.Environ()}
 }
 
+func decide(c Conf, r Request) Verdict {
+	return attempt.Run(func(course *attempt.Course) Verdict { return c.Decide(course, r, time.Now().Add(3*time.Minute)) })
+}
+
 func (s *site) decide(password string) Verdict {
 	s.t.Helper()
 	c := s.load()
 	if c.Err != nil {
 		s.t.Fatal(c.Err)
 	}
-	return c.Decide(request(password), time.Now().Add(3*time.Minute))
+	return decide(c, request(password))
 }
 
 // words writes a file of words, and returns its path.
@@ -152,7 +158,9 @@ func TestBannedWordsThatHang(t *testing.T) {
 			s.compile()
 			s.words("words", "acmecorp", "gotham")
 		}
-		f := findWords(s.paths, []string{file}, []byte(acme), time.Now())
+		f := attempt.Run(func(course *attempt.Course) found {
+			return findWords(course, s.paths, []string{file}, []byte(acme), time.Now())
+		})
 		if !errors.Is(f.trouble, errSlow) || !strings.Contains(f.trouble.Error(), tc.troub) || f.minor || (f.table != nil) != tc.compiled {
 			t.Errorf("%+v", f)
 		}
@@ -191,16 +199,19 @@ func TestCutOffUnderUs(t *testing.T) {
 	s.compile()
 	table := s.tables()[0]
 	c := s.load()
-	tools := &tools{conf: c, request: request(acme), until: time.Now().Add(3 * time.Minute)}
-	b := tools.banned(c.Policy.Banned)
-	if b == nil || len(tools.troubles) > 0 {
-		t.Fatal(tools.troubles)
-	}
-	s.must(os.Truncate(table, 0))
-	if points := b.Score([]byte(acme)); points < 100 || len(tools.troubles) == 0 {
-		t.Errorf("%d points, trouble %v", points, tools.troubles)
-	}
-	tools.close()
+	attempt.Run(func(course *attempt.Course) bool {
+		tools := &tools{course: course, conf: c, request: request(acme), until: time.Now().Add(3 * time.Minute)}
+		b := tools.banned(c.Policy.Banned)
+		if b == nil || len(tools.troubles) > 0 {
+			t.Errorf("%v", tools.troubles)
+			return false
+		}
+		s.must(os.Truncate(table, 0))
+		if points := b.Score([]byte(acme)); points < 100 || len(tools.troubles) == 0 {
+			t.Errorf("%d points, trouble %v", points, tools.troubles)
+		}
+		return true
+	})
 }
 
 func TestCompileWords(t *testing.T) {
@@ -259,13 +270,13 @@ func BenchmarkBanned(b *testing.B) {
 		c := s.load()
 		b.Run(fmt.Sprintf("uncompiled-%d", n), func(b *testing.B) {
 			for b.Loop() {
-				c.Decide(request(acme), time.Now().Add(time.Minute))
+				decide(c, request(acme))
 			}
 		})
 		s.compile()
 		b.Run(fmt.Sprintf("ask-%d", n), func(b *testing.B) {
 			for b.Loop() {
-				c.Decide(request(acme), time.Now().Add(time.Minute))
+				decide(c, request(acme))
 			}
 		})
 	}

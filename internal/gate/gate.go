@@ -27,6 +27,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/breached"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/gate/also"
@@ -52,11 +53,6 @@ const (
 
 	// programPatience is how long all other programs together may.
 	programPatience = 3 * time.Second
-)
-
-var (
-	errHangs    = errors.New("it hangs")
-	errInternal = errors.New("internal fault")
 )
 
 // Request is a password, and what Samba says of it.
@@ -103,22 +99,23 @@ func (v Verdict) Rules(audited bool) []string {
 }
 
 // Decide asks the policy. It ends in good time before until, if the rules themselves do not take long.
-func (c Conf) Decide(r Request, until time.Time) Verdict {
-	a, troubles := c.Account(r.Account, until)
+//
+// What it maps it leaves so: the process ends with the answer, and to unmap before that has all its threads interrupted.
+func (c Conf) Decide(course *attempt.Course, r Request, until time.Time) Verdict {
+	a, troubles := c.Account(course, r.Account, until)
 	v := Verdict{Account: a, Troubles: troubles}
 	if a.Settings.Mode == policy.Off {
 		return v
 	}
-	t := &tools{conf: c, request: r, until: until, troubles: v.Troubles}
+	t := &tools{course: course, conf: c, request: r, until: until, troubles: v.Troubles}
 	v.Findings = policy.Check(a.Settings, r.Subject, t.open(a))
-	t.close()
 	v.Troubles = t.troubles
 	return v
 }
 
 // Basic asks nothing but the rules about length and complexity of the account's policy. It is for where Decide fails.
-func (c Conf) Basic(r Request, until time.Time) Verdict {
-	a, troubles := c.Account(r.Account, until)
+func (c Conf) Basic(course *attempt.Course, r Request, until time.Time) Verdict {
+	a, troubles := c.Account(course, r.Account, until)
 	p := a.Settings
 	a.Settings = policy.Settings{Mode: p.Mode, MinLength: p.MinLength, MaxLength: p.MaxLength, Complexity: p.Complexity, Tiers: p.Tiers, Audit: p.Audit}
 	return Verdict{Account: a, Findings: policy.Check(a.Settings, r.Subject, policy.Tools{}), Troubles: troubles}
@@ -128,7 +125,7 @@ func (c Conf) Basic(r Request, until time.Time) Verdict {
 var errNoIndex = errors.New("not known before `samba-pwsync serve` has asked the directory")
 
 // Account looks up which policy holds for an account, and which targets want it.
-func (c Conf) Account(name string, until time.Time) (Account, []Trouble) {
+func (c Conf) Account(course *attempt.Course, name string, until time.Time) (Account, []Trouble) {
 	a := Account{Policy: config.DefaultPolicy, Settings: policy.Settings(c.Policy)}
 	for _, t := range c.Targets {
 		a.Targets = append(a.Targets, t.Name)
@@ -137,7 +134,7 @@ func (c Conf) Account(name string, until time.Time) (Account, []Trouble) {
 	if len(c.Policies) == 0 && !preflight {
 		return a, nil
 	}
-	found, err := bounded(earlier(until, patience), func() (answer, error) { return ask(c.Paths().PolicyIndex, name) })
+	found, err := attempt.Step(course, earlier(until, patience), func() (answer, error) { return ask(c.Paths().PolicyIndex, name) })
 	if err != nil {
 		// Before serve ran for the first time there is none; where no policy hangs on it, that is no fault.
 		none := errors.Is(err, fs.ErrNotExist)
@@ -191,21 +188,15 @@ func ask(path, name string) (a answer, err error) {
 
 // tools are what the rules of one request need.
 type tools struct {
+	course   *attempt.Course
 	conf     Conf
 	request  Request
 	until    time.Time
 	troubles []Trouble
-	closers  []func() error
 }
 
 func (t *tools) trouble(rule string, err error) {
 	t.troubles = append(t.troubles, Trouble{Rule: rule, Err: err})
-}
-
-func (t *tools) close() {
-	for _, closeIt := range t.closers {
-		_ = closeIt() // was read only
-	}
 }
 
 func (t *tools) open(a Account) policy.Tools {
@@ -227,13 +218,12 @@ func (t *tools) open(a Account) policy.Tools {
 
 // isBreached looks a password up in the file of breached ones. The file is opened when it is asked for, and not before.
 func (t *tools) isBreached(path string, password []byte) bool {
-	held, err := bounded(earlier(t.until, patience), func() (bool, error) {
+	held, err := attempt.Step(t.course, earlier(t.until, patience), func() (bool, error) {
 		f, err := breached.Open(path)
 		if err != nil {
 			return false, err
 		}
-		held, err := f.HoldsPassword(password)
-		return held, errors.Join(err, f.Close())
+		return f.HoldsPassword(password)
 	})
 	if err != nil {
 		t.trouble(policy.RuleBreached, err)
@@ -269,7 +259,9 @@ func (t *tools) programs(commands []string) []policy.Program {
 			if until.IsZero() {
 				until = earlier(t.until, programPatience)
 			}
-			ok, err := also.Run(command, t.request.Password.Bytes(), t.request.Environ, until)
+			ok, err := attempt.Step(t.course, until.Add(patience), func() (bool, error) { // it ends by itself; this sees to it that it is asked once
+				return also.Run(command, t.request.Password.Bytes(), t.request.Environ, until)
+			})
 			if err != nil {
 				t.trouble(policy.RuleAlso, err)
 				return t.conf.Hook.OnAlsoError != config.Refuse
@@ -285,35 +277,4 @@ func earlier(until time.Time, patience time.Duration) time.Time {
 		return soon
 	}
 	return until
-}
-
-// bounded returns what step returns, or an error if it is not done in time, or panics. A step that hangs goes on until the process
-// ends.
-func bounded[T any](until time.Time, step func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	if !time.Now().Before(until) {
-		return result{}.value, errHangs
-	}
-	done := make(chan result, 1)
-	go func() {
-		var r result
-		defer func() {
-			if recover() != nil { // with what, could tell of the password
-				r = result{err: errInternal}
-			}
-			done <- r
-		}()
-		r.value, r.err = step()
-	}()
-	late := time.NewTimer(time.Until(until))
-	defer late.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-late.C:
-		return result{}.value, errHangs
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/breached/importer"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
@@ -54,7 +55,7 @@ func (s *site) decideFor(account, password string) Verdict {
 	if c.Err != nil {
 		s.t.Fatal(c.Err)
 	}
-	return c.Decide(r, time.Now().Add(3*time.Minute))
+	return decide(c, r)
 }
 
 func TestPolicyByAccount(t *testing.T) {
@@ -214,20 +215,11 @@ func TestBasic(t *testing.T) {
 	} {
 		r := request(tc.password)
 		r.Account = tc.account
-		v := c.Basic(r, time.Now().Add(3*time.Minute))
+		v := attempt.Run(func(course *attempt.Course) Verdict { return c.Basic(course, r, time.Now().Add(3*time.Minute)) })
 		s.is(tc.account+" "+tc.password, v, tc.rules, "")
 		if v.Policy != tc.policy || strings.Join(v.Rules(true), " ") != tc.audited {
 			t.Errorf("%s %s: %+v", tc.account, tc.password, v)
 		}
-	}
-}
-
-func TestBounded(t *testing.T) {
-	if n, err := bounded(time.Now().Add(10*time.Millisecond), func() (int, error) { time.Sleep(time.Hour); return 1, nil }); n != 0 || err != errHangs {
-		t.Errorf("%d, %v", n, err)
-	}
-	if n, err := bounded(time.Now().Add(3*time.Minute), func() (int, error) { panic("Canary") }); n != 0 || err != errInternal {
-		t.Errorf("%d, %v", n, err)
 	}
 }
 
