@@ -410,6 +410,7 @@ type Paths struct {
 
 	Hook     string // folder: the hook's own. The agent must not write here: the configuration names programs that the hook runs
 	LastGood string // the configuration as the hook last read it without a fault
+	Compiled string // the same, as HookConfig.Compile has it
 
 	Policy      string // folder: what the hook's policy needs beside the configuration; the agent writes here
 	PolicyIndex string // which account has which policy and which targets
@@ -427,29 +428,31 @@ type Paths struct {
 func (c *Config) Paths() Paths { return pathsBelow(c.StateDir) }
 
 func pathsBelow(dir string) Paths {
-	at := func(name ...string) string { return filepath.Join(append([]string{dir}, name...)...) }
+	dir = filepath.Clean(dir)
+	at := func(name string) string { return dir + "/" + name }
 	return Paths{
 		Keys:               at("keys"),
-		AgentKey:           at("keys", "agent.key"),
-		AgentPublicKey:     at("keys", "agent.pub"),
-		ForwarderKey:       at("keys", "forwarder.key"),
-		ForwarderPublicKey: at("keys", "forwarder.pub"),
-		AgentRetired:       at("keys", "agent-retired"),
-		ForwarderRetired:   at("keys", "forwarder-retired"),
+		AgentKey:           at("keys/agent.key"),
+		AgentPublicKey:     at("keys/agent.pub"),
+		ForwarderKey:       at("keys/forwarder.key"),
+		ForwarderPublicKey: at("keys/forwarder.pub"),
+		AgentRetired:       at("keys/agent-retired"),
+		ForwarderRetired:   at("keys/forwarder-retired"),
 		Spool:              at("spool"),
-		Incoming:           at("spool", "incoming"),
-		Outgoing:           at("spool", "outgoing"),
-		Refusals:           at("spool", "refusals"),
+		Incoming:           at("spool/incoming"),
+		Outgoing:           at("spool/outgoing"),
+		Refusals:           at("spool/refusals"),
 		Hook:               at("hook"),
-		LastGood:           at("hook", "last-good.toml"),
+		LastGood:           at("hook/last-good.toml"),
+		Compiled:           at("hook/compiled"),
 		Policy:             at("policy"),
-		PolicyIndex:        at("policy", "accounts.index"),
-		Breached:           at("policy", "breached.bin"),
+		PolicyIndex:        at("policy/accounts.index"),
+		Breached:           at("policy/breached.bin"),
 		Agent:              at("agent"),
-		AgentSocket:        at("agent", "control.sock"),
+		AgentSocket:        at("agent/control.sock"),
 		Forwarder:          at("forwarder"),
-		ForwarderSocket:    at("forwarder", "control.sock"),
-		Queue:              at("forwarder", "queue.db"),
-		Ledger:             at("forwarder", "ledger.db"),
+		ForwarderSocket:    at("forwarder/control.sock"),
+		Queue:              at("forwarder/queue.db"),
+		Ledger:             at("forwarder/ledger.db"),
 	}
 }

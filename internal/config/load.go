@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -108,6 +109,22 @@ func ParseHook(path string, text []byte) (HookConfig, error) {
 		return usable, faults
 	}
 	return usable, nil
+}
+
+// LikelyStateDir is what a file's state_dir is, if it is written as people write it. It is for finding what only has to do with this very text.
+func LikelyStateDir(text []byte) string {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if bytes.HasPrefix(line, []byte("[")) {
+			break
+		}
+		value, ok := bytes.CutPrefix(line, []byte("state_dir"))
+		value, quoted := bytes.CutPrefix(bytes.TrimLeft(value, " ="), []byte(`"`))
+		if dir, _, closed := bytes.Cut(value, []byte(`"`)); ok && quoted && closed {
+			return string(dir)
+		}
+	}
+	return Default().StateDir
 }
 
 // load reads the file as far as it makes sense. A key that is faulty by itself keeps its default.

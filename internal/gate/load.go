@@ -2,8 +2,10 @@ package gate
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,8 +30,10 @@ type Conf struct {
 	// NoCopy is why there is no copy, where there is an Err and no copy, and the reason is another than that there is none.
 	NoCopy error
 
-	text []byte      // of the file, if it has no fault
-	info fs.FileInfo // likewise
+	text     []byte             // of the file, if it has no fault
+	info     fs.FileInfo        // likewise
+	key      config.CompiledKey // of its compiled form; zero if there can be none
+	compiled bool               // that form was there
 }
 
 // Written is when the file was, if it has no fault; else the zero time.
@@ -50,14 +54,19 @@ func Load(path string) Conf {
 	if err != nil {
 		return Fallback(config.BuiltinHook(), err)
 	}
-	parsed, err := config.ParseHook(path, text)
-	if err != nil {
-		return Fallback(parsed, err)
+	c := Conf{text: text, info: info}
+	if file, err := program(); err == nil {
+		c.key = config.Key(file, text)
+		if c.HookConfig, c.compiled = readCompiled(config.HookConfig{StateDir: config.LikelyStateDir(text)}.Paths().Compiled, c.key); c.compiled {
+			return c
+		}
 	}
-	c := Conf{HookConfig: parsed, text: text, info: info}
+	if c.HookConfig, err = config.ParseHook(path, text); err != nil {
+		return Fallback(c.HookConfig, err)
+	}
 	if len(text) == 0 {
 		err := config.Faults{{File: path, Problem: "is empty", Remedy: "put a line with a remark into it if all defaults are meant"}}
-		if copied := Fallback(parsed, err); !copied.Since.IsZero() {
+		if copied := Fallback(c.HookConfig, err); !copied.Since.IsZero() {
 			return copied
 		}
 	}
@@ -82,19 +91,7 @@ var errForeign = errors.New("it is no plain file that only its owner can write")
 
 // readCopy reads the copy of the last configuration without a fault, and the time of the file that it is of.
 func readCopy(paths config.Paths) (c config.HookConfig, since time.Time, err error) {
-	f, err := os.OpenFile(paths.LastGood, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return c, since, err
-	}
-	info, err := f.Stat()
-	_ = f.Close() // nothing was written
-	if err != nil {
-		return c, since, err
-	}
-	if !isOurs(info) {
-		return c, since, &fs.PathError{Op: "read", Path: paths.LastGood, Err: errForeign}
-	}
-	text, err := durable.ReadSmall(paths.LastGood)
+	text, info, err := readOurs(paths.LastGood)
 	if err != nil {
 		return c, since, err
 	}
@@ -107,14 +104,54 @@ func readCopy(paths config.Paths) (c config.HookConfig, since time.Time, err err
 	return c, info.ModTime(), nil
 }
 
+// readCompiled reads a compiled configuration, and reports whether there is one of that key.
+func readCompiled(path string, key config.CompiledKey) (c config.HookConfig, ok bool) {
+	compiled, _, err := readOurs(path)
+	if err != nil {
+		return c, false
+	}
+	return config.Decompile(compiled, key)
+}
+
+// program tells this program's file from others, and from what stood or will stand in its place: nobody can set the last of these.
+func program() (b []byte, err error) {
+	var stat syscall.Stat_t
+	if err := syscall.Stat("/proc/self/exe", &stat); err != nil {
+		return nil, err
+	}
+	for _, n := range []uint64{stat.Dev, stat.Ino, uint64(stat.Size), uint64(stat.Mtim.Nano()), uint64(stat.Ctim.Nano())} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return b, nil
+}
+
+// readOurs reads a small file that isOurs.
+func readOurs(path string) ([]byte, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !isOurs(info) {
+		return nil, nil, &fs.PathError{Op: "read", Path: path, Err: errForeign}
+	}
+	text := make([]byte, min(info.Size(), 1<<20))
+	_, err = io.ReadFull(f, text)
+	return text, info, err
+}
+
 // isOurs reports whether a file is a plain one of this process's user that nobody else can write to.
 func isOurs(info fs.FileInfo) bool {
 	stat := info.Sys().(*syscall.Stat_t)
 	return info.Mode().IsRegular() && info.Mode().Perm()&0o022 == 0 && stat.Nlink == 1 && int(stat.Uid) == os.Geteuid()
 }
 
-// Keep makes a copy of the file, for the time when it has a fault. It costs one look where there is one already, and two syncs
-// where the file is a new one, so it is for after the verdict. That there is no state folder (before `samba-pwsync init`) is no
+// Keep makes a copy of the file, for the time when it has a fault, and a compiled one, so that the next run need not read TOML. It costs one look where there
+// are both already, and four syncs where the file is a new one, so it is for after the verdict. That there is no state folder (before `samba-pwsync init`) is no
 // error.
 //
 // The copy has the time of the file. It is taken for current if the two have the same time and size and nobody touched the
@@ -133,7 +170,9 @@ func (c Conf) keep() error {
 	paths := c.Paths()
 	there, err := os.Lstat(paths.LastGood)
 	ours := err == nil && isOurs(there)
-	if ours && there.Size() == c.info.Size() && there.ModTime().Equal(c.info.ModTime()) && changed(c.info).Before(changed(there)) {
+	current := ours && there.Size() == c.info.Size() && there.ModTime().Equal(c.info.ModTime()) && changed(c.info).Before(changed(there))
+	compile := !c.compiled && c.key != (config.CompiledKey{})
+	if current && !compile {
 		return nil
 	}
 
@@ -147,17 +186,30 @@ func (c Conf) keep() error {
 	}
 	defer folder.Close()
 
-	same := false
-	if ours { // what else may stand there is not to be opened: it could be a pipe
-		text, err := durable.ReadSmall(paths.LastGood)
-		same = err == nil && bytes.Equal(text, c.text)
-	}
-	if !same {
-		if err := durable.Replace(paths.LastGood, c.text, 0o600); err != nil {
+	if !current {
+		if err := c.copyTo(paths.LastGood, ours); err != nil {
 			return err
 		}
 	}
-	return os.Chtimes(filepath.Clean(paths.LastGood), c.info.ModTime(), c.info.ModTime())
+	if compile {
+		_ = durable.Replace(paths.Compiled, c.Compile(c.key), 0o600) // without it the next run takes longer
+	}
+	return nil
+}
+
+// copyTo makes the file at path, which is ours or not there, a copy with the time of the original.
+func (c Conf) copyTo(path string, ours bool) error {
+	same := false
+	if ours { // what else may stand there is not to be opened: it could be a pipe
+		text, err := durable.ReadSmall(path)
+		same = err == nil && bytes.Equal(text, c.text)
+	}
+	if !same {
+		if err := durable.Replace(path, c.text, 0o600); err != nil {
+			return err
+		}
+	}
+	return os.Chtimes(filepath.Clean(path), c.info.ModTime(), c.info.ModTime())
 }
 
 // openFolder opens a part of the state folder, and makes it in an installation that was made before there was this part. Without a state

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -293,6 +294,72 @@ func TestKeepAtOnce(t *testing.T) {
 	}
 	s.write("!")
 	if c := s.load(); c.Policy.MinLength != 12 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// The compiled configuration says what the text says, and is gone by only as long as that is the text.
+func TestCompiledConfig(t *testing.T) {
+	s := newSite(t, "[policy]\nmin_length = 12\naudit = [\"walk\"]\n[policy.staff]\nfilter = \"(a=b)\"\nprecedence = 1\n"+twoTargets)
+	parsed := s.load()
+	if parsed.compiled {
+		t.Fatal("there is none yet")
+	}
+	s.keep()
+	c := s.load()
+	if !c.compiled || !reflect.DeepEqual(c.HookConfig, parsed.HookConfig) || c.Err != nil {
+		t.Errorf("%+v, want %+v", c, parsed)
+	}
+	written, err := os.Stat(s.paths.Compiled)
+	s.must(err)
+	s.keep()
+	if now, err := os.Stat(s.paths.Compiled); err != nil || !os.SameFile(now, written) {
+		t.Errorf("written anew: %v", err)
+	}
+
+	info, err := os.Stat(s.config)
+	s.must(err)
+	text, err := os.ReadFile(s.config)
+	s.must(err)
+	s.raw(strings.Replace(string(text), "min_length = 12", "min_length = 13", 1))
+	s.must(os.Chtimes(s.config, info.ModTime(), info.ModTime()))
+	if c := s.load(); c.compiled || c.Policy.MinLength != 13 {
+		t.Errorf("another text of the same size and time: %+v", c)
+	}
+	s.raw(string(text) + "!")
+	if c := s.load(); c.Err == nil || c.compiled || c.Since.IsZero() {
+		t.Errorf("a fault: %+v", c)
+	}
+	s.raw(string(text))
+
+	for name, spoil := range map[string]func(){
+		"loose modes": func() { s.must(os.Chmod(s.paths.Compiled, 0o666)) },
+		"a link": func() {
+			s.must(os.Rename(s.paths.Compiled, s.paths.Compiled+"2"))
+			s.must(os.Symlink(s.paths.Compiled+"2", s.paths.Compiled))
+		},
+		"a pipe": func() {
+			s.must(os.Remove(s.paths.Compiled))
+			s.must(syscall.Mkfifo(s.paths.Compiled, 0o600))
+		},
+		"cut off": func() { s.must(os.Truncate(s.paths.Compiled, 100)) },
+		"empty":   func() { s.must(os.Truncate(s.paths.Compiled, 0)) },
+		"none":    func() { s.must(os.Remove(s.paths.Compiled)) },
+	} {
+		s.keep()
+		if c := s.load(); !c.compiled {
+			t.Fatalf("before %s: not compiled", name)
+		}
+		spoil()
+		if c := s.load(); c.compiled || c.Err != nil || c.Policy.MinLength != 12 {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+
+	// Where the state folder is not written as people write it, the text is read each time.
+	s.raw("state_dir = '" + filepath.Join(s.dir, "state") + "'\n[policy]\nmin_length = 14\n")
+	s.keep()
+	if c := s.load(); c.compiled || c.Policy.MinLength != 14 || c.Paths() != s.paths {
 		t.Errorf("%+v", c)
 	}
 }

@@ -2,8 +2,9 @@
 // the way of Samba (programs/c/samba.c), side by side, in rounds in which each has one turn in an order drawn anew. It prints a table as
 // docs/benchmarks.md has it. The machine should be idle.
 //
-// The hook is the one in bin/, installed twice as `samba-pwsync init` does it: with the default configuration, and with all rules on (site.go),
-// of which each is first seen refusing what it has to.
+// The hook is the one in bin/, copied as `make install` does (a file that the linker has just written lies in memory in smaller pieces, and is slower to start: 0.25 ms
+// were seen), and installed twice as `samba-pwsync init` does it: with the default configuration, and with all rules on (site.go), of which each is first seen
+// refusing what it has to. With -other another version of it is measured beside it.
 package main
 
 import (
@@ -43,6 +44,7 @@ func main() {
 	flag.IntVar(&o.breached, "breached", 100_000_000, "breached passwords")
 	flag.StringVar(&o.folder, "in", "/var/tmp", "folder on a disk like that of the DC")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the programs")
+	flag.StringVar(&o.other, "other", "", "another samba-pwsync-hook, to be measured beside that of -bin")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -55,7 +57,7 @@ func main() {
 
 type options struct {
 	rounds, accounts, words, breached int
-	folder, bin                       string
+	folder, bin, other                string
 }
 
 // variant is one of those that are compared.
@@ -63,6 +65,7 @@ type variant struct {
 	name    string
 	command string // what stands in smb.conf, without the word exec
 	stores  string // folder in which each run leaves a file; empty: it stores nothing
+	again   bool   // it is also measured from a process with libraries
 	runs
 }
 
@@ -94,8 +97,10 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	var again []*variant
-	for _, v := range variants[:4] {
-		again = append(again, &variant{name: v.name, command: v.command, stores: v.stores})
+	for _, v := range variants {
+		if v.again {
+			again = append(again, &variant{name: v.name, command: v.command, stores: v.stores})
+		}
 	}
 	progress("measuring: %d rounds of %d, from a process with libraries", o.rounds, len(again))
 	if err := measure(ctx, harness, libraries, again, o.rounds); err != nil {
@@ -153,24 +158,33 @@ func prepare(ctx context.Context, dir string, o options) (harness string, varian
 		}
 	}
 	progress("installing the hook with the default configuration")
-	plain, err := install(ctx, o.bin, filepath.Join(dir, "default"), "[policy]\npreflight = false\n"+targets)
+	hook := filepath.Join(o.bin, "samba-pwsync-hook")
+	plain, err := install(ctx, o.bin, hook, filepath.Join(dir, "default"), "[policy]\npreflight = false\n"+targets)
 	if err != nil {
 		return "", nil, err
 	}
-	full, err := installAll(ctx, filepath.Join(dir, "all"), o)
+	full, err := installAll(ctx, filepath.Join(dir, "all"), hook, o)
 	if err != nil {
 		return "", nil, err
 	}
-	return filepath.Join(dir, "samba"), []*variant{
-		{name: "`/bin/true`", command: "/bin/true"},
-		{name: "C, stores plainly (`O_EXCL`, two fsyncs)", command: filepath.Join(dir, "store") + " " + store("c"), stores: store("c")},
-		{name: "**samba-pwsync-hook**, default policy", command: plain.command, stores: plain.incoming()},
-		{name: "**samba-pwsync-hook**, all rules", command: full.command, stores: full.incoming()},
+	variants = []*variant{
+		{name: "`/bin/true`", command: "/bin/true", again: true},
+		{name: "C, stores plainly (`O_EXCL`, two fsyncs)", command: filepath.Join(dir, "store") + " " + store("c"), stores: store("c"), again: true},
+		{name: "**samba-pwsync-hook**, default policy", command: plain.command, stores: plain.incoming(), again: true},
+		{name: "**samba-pwsync-hook**, all rules", command: full.command, stores: full.incoming(), again: true},
 		{name: "cracklib-check", command: "cracklib-check"},
 		{name: "pwscore (libpwquality)", command: "pwscore " + account},
 		{name: "bash script of the usual kind", command: filepath.Join(dir, "check.sh") + " " + store("bash"), stores: store("bash")},
 		{name: "Python script of the usual kind", command: filepath.Join(dir, "check.py") + " " + store("python"), stores: store("python")},
-	}, nil
+	}
+	if o.other != "" {
+		other, err := installAll(ctx, filepath.Join(dir, "other"), o.other, o)
+		if err != nil {
+			return "", nil, err
+		}
+		variants = append(variants, &variant{name: o.other + ", all rules", command: other.command, stores: other.incoming(), again: true})
+	}
+	return filepath.Join(dir, "samba"), variants, nil
 }
 
 // account is whose password the programs are asked about.

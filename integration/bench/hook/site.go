@@ -20,16 +20,23 @@ type site struct{ dir, command string }
 func (s site) state() string    { return filepath.Join(s.dir, "state") }
 func (s site) incoming() string { return filepath.Join(s.state(), "spool", "incoming") }
 
-// install sets up the programs of the folder bin below dir, with a configuration that says where they keep things, and what is given.
-func install(ctx context.Context, bin, dir, config string) (site, error) {
+// install sets up a hook below dir with the samba-pwsync of the folder bin, with a configuration that says where they keep things, and what is given.
+func install(ctx context.Context, bin, hook, dir, config string) (site, error) {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return site{}, err
 	}
-	file := filepath.Join(dir, "samba-pwsync.toml")
-	s := site{dir, filepath.Join(bin, "samba-pwsync-hook") + " --config " + file}
+	file, copied := filepath.Join(dir, "samba-pwsync.toml"), filepath.Join(dir, "samba-pwsync-hook")
+	s := site{dir, copied + " --config " + file}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return site{}, fmt.Errorf("making a folder: %w", err)
+	}
+	program, err := os.ReadFile(hook)
+	if err != nil {
+		return site{}, fmt.Errorf("reading the hook (make build makes it): %w", err)
+	}
+	if err := os.WriteFile(copied, program, 0o755); err != nil {
+		return site{}, fmt.Errorf("copying the hook: %w", err)
 	}
 	if err := os.WriteFile(file, []byte("state_dir = \""+s.state()+"\"\n"+config), 0o644); err != nil {
 		return site{}, fmt.Errorf("writing a configuration: %w", err)
@@ -57,9 +64,9 @@ user = "userPrincipalName"
 `
 
 // installAll installs the hook with all rules on, and sees each of them refuse what it has to.
-func installAll(ctx context.Context, dir string, o options) (site, error) {
+func installAll(ctx context.Context, dir, hook string, o options) (site, error) {
 	words, list := filepath.Join(dir, "words.txt"), filepath.Join(dir, "breached.bin")
-	s, err := install(ctx, o.bin, dir, rules.Policy(words, list)+targets)
+	s, err := install(ctx, o.bin, hook, dir, rules.Policy(words, list)+targets)
 	if err != nil {
 		return site{}, err
 	}
