@@ -249,7 +249,7 @@ Proven changes, from the agent to the forwarder, what the agent has seen of the 
 .It Pa spool/refusals
 What the policy refused, from the hook to the agent.
 .It Pa hook/
-The configuration as the hook last read it without a fault, for the time when it has one.
+The configuration as the hook last read it without a fault, for the time when it has one, and the same in a form that is read faster.
 .It Pa policy/
 What the hook's policy needs beside the configuration.
 .It Pa agent/ , forwarder/
