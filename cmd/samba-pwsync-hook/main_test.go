@@ -716,10 +716,13 @@ func TestMuchHangs(t *testing.T) {
 		if took := time.Since(start); took > deadline+time.Minute {
 			t.Errorf("%s: took %v", tc.rules, took)
 		}
+		for try := 0; try < 10 && strings.Contains(r.line, "asking the policy: it hangs"); try++ { // a quarter of a second is left for all else, which a busy machine has not always
+			r = s.run(tc.password, alice)
+		}
 		if r.code != 1 || !strings.HasPrefix(r.line, "refused policy=default rules="+tc.rules+" ") || !strings.Contains(r.line, ` trouble="`+tc.trouble) {
 			t.Errorf("exit %d, <%s> %q, want rule %s and trouble %q", r.code, r.priority, r.line, tc.rules, tc.trouble)
 		}
-		if got := s.refusals(); len(got) != 1 || got[0].Rules[0] != tc.rules {
+		if got := s.refusals(); len(got) == 0 || got[len(got)-1].Rules[0] != tc.rules {
 			t.Errorf("noted %+v", got)
 		}
 	}
