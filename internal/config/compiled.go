@@ -59,6 +59,7 @@ func (x *codec) config(c *HookConfig) {
 		x.policy(&p.Policy)
 	})
 	list(x, &c.Targets, func(t *HookTarget) { x.text(&t.Name, &t.Type) })
+	x.flag(&c.NoTarget)
 }
 
 func (x *codec) policy(p *Policy) {

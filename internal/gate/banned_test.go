@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
-	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy/words"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
