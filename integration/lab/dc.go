@@ -42,6 +42,8 @@ const (
 	adminCache  = "FILE:/dev/shm/administrator" // Administrator's Kerberos ticket
 	cloudDir    = "/etc/samba-pwsync/sandbox"   // credentials for the clouds
 	clockFile   = "/run/clock"                  // how far the DC's clock is from the machine's (integration/image/clock)
+
+	patience = "180" // seconds for what should take one or two: the machine may be small and busy
 )
 
 // DC is a Samba domain controller with samba-pwsync on it, as an administrator sets it up: init, configuration, include in
@@ -117,9 +119,9 @@ func (dc *DC) WriteConfig(ctx context.Context, config string) error {
 	return dc.WriteFile(ctx, ConfigFile, "0644", strings.TrimLeft(config, "\n")+"\n"+dc.targets)
 }
 
-// waitUp waits until Samba answers, for two minutes at most: on the privileged LDAPI socket, over LDAPS and SMB, and as KDC.
+// waitUp waits until Samba answers, for five minutes at most: on the privileged LDAPI socket, over LDAPS and SMB, and as KDC.
 func (dc *DC) waitUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for {
 		_, err := dc.Exec(ctx, "", "sh", "-c", `
@@ -163,7 +165,7 @@ func (dc *DC) StartService(ctx context.Context, name string) error {
 
 // StopService ends one of them in an orderly way and waits until it is gone.
 func (dc *DC) StopService(ctx context.Context, name string) error {
-	return dc.service(ctx, "-w", "20", "down", name)
+	return dc.service(ctx, "-w", patience, "down", name)
 }
 
 // SplitServe replaces samba-pwsync serve by its two halves, as the hardened installation has them: the agent, root without
@@ -184,7 +186,7 @@ func (dc *DC) SplitServe(ctx context.Context) error {
 
 // JoinServe undoes SplitServe.
 func (dc *DC) JoinServe(ctx context.Context) error {
-	if err := dc.service(ctx, "-w", "20", "down", Agent, Forwarder); err != nil {
+	if err := dc.service(ctx, "-w", patience, "down", Agent, Forwarder); err != nil {
 		return err
 	}
 	if _, err := dc.Exec(ctx, "", "samba-pwsync", "init", "--user", "root"); err != nil {
@@ -238,7 +240,7 @@ func (dc *DC) HostPIDs(ctx context.Context, words string) ([]int, error) {
 
 // StopSamba stops Samba and waits until it is gone.
 func (dc *DC) StopSamba(ctx context.Context) error {
-	return dc.service(ctx, "-w", "30", "down", "samba")
+	return dc.service(ctx, "-w", patience, "down", "samba")
 }
 
 // StartSamba starts Samba and waits until it answers.

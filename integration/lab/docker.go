@@ -147,12 +147,12 @@ func Clean(ctx context.Context) error {
 		return err
 	}
 	for _, id := range containers {
-		if _, err := docker(ctx, "", "rm", "-f", "-v", id); err != nil {
+		if _, err := docker(ctx, "", "rm", "-f", "-v", id); err != nil && !beaten(err) {
 			return fmt.Errorf("removing an old container: %w", err)
 		}
 	}
 	for _, id := range networks {
-		if _, err := docker(ctx, "", "network", "rm", id); err != nil {
+		if _, err := docker(ctx, "", "network", "rm", id); err != nil && !beaten(err) {
 			return fmt.Errorf("removing an old network: %w", err)
 		}
 	}
@@ -164,6 +164,16 @@ func Clean(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// beaten reports whether another process that cleans up was quicker.
+func beaten(err error) bool {
+	exit, ok := errors.AsType[*ExitError](err)
+	said := ""
+	if ok {
+		said = strings.ToLower(exit.Output)
+	}
+	return strings.Contains(said, "no such container") || strings.Contains(said, "already in progress") || strings.Contains(said, "not found")
 }
 
 // RunIn runs a command in the image of a suite's domain controller without starting one: for what Samba's programs and libraries say by

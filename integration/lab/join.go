@@ -58,14 +58,14 @@ func (l *Lab) Join(ctx context.Context, o JoinOptions) (*DC, error) {
 // hear makes another DC a source of this one's replication now, instead of at the next of the consistency checks that are minutes
 // apart, and replicates from it.
 func (dc *DC) hear(ctx context.Context, other *DC) error {
-	patience := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for {
 		err := dc.drs(ctx, "kcc", dc.Host)
 		if err == nil {
 			err = dc.PullFrom(ctx, other)
 		}
 		// A DC whose own check is under way refuses this one.
-		if err == nil || ctx.Err() != nil || time.Now().After(patience) {
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
 		time.Sleep(time.Second)

@@ -189,7 +189,7 @@ func (l *Lab) run(ctx context.Context, name, image string, flags []string, args 
 
 // Close removes the lab. It may be called when the context that started the lab is over, and more than once.
 func (l *Lab) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	l.events.close()
 	var errs []error

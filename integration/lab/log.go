@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -55,6 +56,38 @@ func (dc *DC) Follow(ctx context.Context, take func(Event)) error {
 	return nil
 }
 
+// A Record is what serve has logged, kept up to date.
+type Record struct {
+	mu     sync.Mutex
+	events []Event
+}
+
+// Record begins one, which is kept until ctx ends. A look into the DC with docker exec costs a small machine a tenth of a second of its
+// processor, so whoever asks again and again asks a Record.
+func (dc *DC) Record(ctx context.Context) *Record {
+	r := &Record{}
+	go func() { _ = dc.Follow(ctx, r.add) }() // ends with the container; whoever waits for an event that does not come says so
+	return r
+}
+
+func (r *Record) add(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// Count returns how many events match.
+func (r *Record) Count(match func(Event) bool) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if match(e) {
+			n++
+		}
+	}
+	return n
+}
+
 // Eventually waits for an event that matches, and returns the first one.
 func (dc *DC) Eventually(ctx context.Context, match func(Event) bool) (Event, error) {
 	for {
@@ -75,11 +108,23 @@ func (dc *DC) Eventually(ctx context.Context, match func(Event) bool) (Event, er
 	}
 }
 
+// HookLog returns the DC's system log, which holds what every run of the hook that has ended said. The syslog daemon writes when it gets
+// to it; so a line of one's own is sent behind the others and waited for.
+func (dc *DC) HookLog(ctx context.Context) (string, error) {
+	text, err := dc.Exec(ctx, "", "sh", "-c", `
+		mark=$(cat /proc/sys/kernel/random/uuid) && logger -t lab "$mark" || exit 1
+		for i in $(seq 1200); do grep -q "$mark" "$1" && exec cat "$1"; sleep 0.1; done; exit 1`, "sh", SysLog)
+	if err != nil {
+		return "", fmt.Errorf("reading the hook's log: %w", err)
+	}
+	return text, nil
+}
+
 // HookSaid returns the hook's answers about an account so far, oldest first: "accepted", "refused" or "failed".
 func (dc *DC) HookSaid(ctx context.Context, account string) ([]string, error) {
-	log, err := dc.Exec(ctx, "", "cat", SysLog)
+	log, err := dc.HookLog(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading the hook's log: %w", err)
+		return nil, err
 	}
 	var said []string
 	for line := range strings.Lines(log) {
@@ -94,9 +139,9 @@ func (dc *DC) HookSaid(ctx context.Context, account string) ([]string, error) {
 
 // Unnamed returns the captures that the hook took so far without being told a name, oldest first.
 func (dc *DC) Unnamed(ctx context.Context) (captures []string, err error) {
-	log, err := dc.Exec(ctx, "", "cat", SysLog)
+	log, err := dc.HookLog(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading the hook's log: %w", err)
+		return nil, err
 	}
 	for line := range strings.Lines(log) {
 		if fields := parseFields(line); strings.Contains(line, "]: accepted ") && fields["account"] == "" {

@@ -13,6 +13,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 	krb5client "github.com/jcmturner/gokrb5/v8/client"
 	krb5config "github.com/jcmturner/gokrb5/v8/config"
+	"github.com/jcmturner/gokrb5/v8/krberror"
 
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -180,19 +181,27 @@ func (s *Session) Create(user, password string) error {
 // Close ends the connection.
 func (s *Session) Close() error { return s.conn.Close() }
 
-// Login says whether one can log in to the domain with that password: a Kerberos AS exchange from outside.
+// Login says whether one can log in to the domain with that password: a Kerberos AS exchange from outside. The Kerberos library gives an
+// answer five seconds, and a busy DC may take longer: that no answer came is none, and one asks again, for two minutes.
 func (dc *DC) Login(user, password string) error {
 	config, err := krb5config.NewFromString(fmt.Sprintf("[libdefaults]\n default_realm = %[1]s\n dns_lookup_kdc = false\n"+
 		" udp_preference_limit = 1\n[realms]\n %[1]s = {\n  kdc = %[2]s:88\n }\n", Realm, dc.IP))
 	if err != nil {
 		return fmt.Errorf("preparing a login: %w", err)
 	}
-	c := krb5client.NewWithPassword(user, Realm, password, config, krb5client.DisablePAFXFAST(true))
-	defer c.Destroy()
-	if err := c.Login(); err != nil {
-		return fmt.Errorf("logging in as %s: %w", user, err)
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		c := krb5client.NewWithPassword(user, Realm, password, config, krb5client.DisablePAFXFAST(true))
+		err := c.Login()
+		c.Destroy()
+		if err == nil {
+			return nil
+		}
+		why, ok := errors.AsType[krberror.Krberror](err)
+		if !ok || why.RootCause != krberror.NetworkingError || time.Now().After(deadline) {
+			return fmt.Errorf("logging in as %s: %w", user, err)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return nil
 }
 
 // ValidatePassword has an ordinary user ask the DC, over ncacn_ip_tcp with sealing, whether a password would do for somebody

@@ -40,7 +40,7 @@ func startSandbox(ctx context.Context, l *Lab, image string) (*Sandbox, error) {
 		return nil, err
 	}
 	s := &Sandbox{Container: c, Client: sandbox.NewClient(filepath.Join(l.dir, "control.sock")), dir: l.dir}
-	ready, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ready, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for {
 		if _, err = s.State(ready); err == nil {
