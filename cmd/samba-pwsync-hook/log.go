@@ -35,8 +35,11 @@ type line struct {
 	verdict  verdict
 	severity int
 	capture  string // its ID; empty if nothing was kept
+	file     string // and its file's name
 	probe    bool   // perhaps nobody's password changes: see maybeProbe
+	nth      int    // of this minute's probes; 0: it is none, or they cannot be counted
 	account  string // as given
+	shredded int    // captures that went, because too many of their kind waited
 	gate.Verdict
 	err     error     // why there is no capture
 	ignored []string  // names of variables whose value made no sense
@@ -61,6 +64,12 @@ func (l line) text() string {
 	}
 	if l.probe {
 		b.WriteString(" probe=maybe")
+	}
+	if l.nth > linesAMinute {
+		b.WriteString(" probes=" + strconv.Itoa(l.nth))
+	}
+	if l.shredded > 0 {
+		b.WriteString(" shredded=" + strconv.Itoa(l.shredded))
 	}
 	value := func(key, value string, limit int) {
 		b.WriteString(" " + key + "=" + strconv.Quote(value[:min(limit, len(value))]))

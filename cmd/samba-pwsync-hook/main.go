@@ -10,7 +10,8 @@
 // spool/refusals, for the agent to count.
 //
 // Exit codes: 0 the password may be set, 1 it may not, 2 it cannot be stored (only with on_capture_error = "refuse"). Each run
-// sends one line to syslog; the streams stay empty, since Samba throws them away.
+// sends one line to syslog; the streams stay empty, since Samba throws them away. Of what anybody in the domain may bring about (probe=maybe), a minute has a
+// limited number of lines, and spool/incoming keeps a limited number of captures: the disk is not his to fill (quota.go, internal/capture).
 //
 // Whom it trusts: the configuration and the state folder, which are root's, and what internal/gate says. Neither the names (any domain user can have Samba
 // ask in anybody's name, by SamrValidatePassword) nor the password's bytes. An exit of 0 proves nothing: Samba may
@@ -31,6 +32,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
+	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/gate"
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
@@ -95,7 +97,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 	if misused != nil {
 		l.config = misused
 	}
-	log(l)
+	if l.worthSaying() {
+		log(l)
+	}
 	switch l.verdict {
 	case accepted:
 		return checkpassword.Accept
@@ -144,6 +148,14 @@ func answer(c *attempt.Course, begun time.Time, file string, stdin io.Reader, ge
 
 	// The answer does not hang on what is left.
 	if !l.late {
+		if l.file != "" {
+			if l.shredded, err = within(c, late, "making room in spool/incoming", func() (int, error) { return makeRoom(conf.HookConfig, l.file) }); err != nil {
+				l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
+			}
+		}
+		if probe {
+			l.nth, _ = within(c, late, "counting", func() (int, error) { return countProbe(conf.Paths().Probes, time.Now()), nil })
+		}
 		if _, err := within(c, late, "noting the refusal", func() (struct{}, error) { return none, note(conf.Paths().Refusals, l, probe) }); err != nil {
 			l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
 		}
@@ -173,12 +185,12 @@ func (l line) judge(c *attempt.Course, begun time.Time, conf gate.Conf, request 
 		l.verdict = accepted // a password that nobody wants is not kept
 		return l
 	}
-	l.capture, err = within(c, begun.Add(deadline), "storing", func() (string, error) { return take(conf.HookConfig, request.Subject) })
+	taken, err := within(c, begun.Add(deadline), "storing", func() (capture.Header, error) { return take(conf.HookConfig, request.Subject) })
 	if err != nil {
 		l.late = errors.Is(err, attempt.ErrHangs)
 		return l.notCaptured(err, conf.Hook)
 	}
-	l.verdict = accepted
+	l.verdict, l.capture, l.file = accepted, taken.ID.String(), taken.FileName()
 	return l
 }
 
@@ -227,7 +239,9 @@ func (l line) notCaptured(err error, hook config.Hook) line {
 
 // maybeProbe reports whether Samba named neither user principal name nor full name: it never does for SamrValidatePassword,
 // which changes nothing, and always does for an account that has one of the two.
-func maybeProbe(r checkpassword.Request) bool { return r.UserPrincipalName == "" && r.FullName == "" }
+func maybeProbe(r checkpassword.Request) bool {
+	return capture.Header{UserPrincipalName: r.UserPrincipalName, FullName: r.FullName}.Doubtful()
+}
 
 // within is a step of the hook's; the error says of which, if it hangs or panics.
 func within[T any](c *attempt.Course, until time.Time, doing string, step func() (T, error)) (T, error) {

@@ -157,6 +157,7 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		StateDir:       paths.Agent,
 		Key:            keys,
 		Dial:           func(ctx context.Context) (agent.Directory, error) { return directory.Dial(ctx, cfg.Directory.URL) },
+		DialProofs:     func(ctx context.Context) (agent.Directory, error) { return dialProofs(ctx, cfg.Directory.URL) },
 		Routes:         routes,
 		ConfirmTimeout: cfg.Directory.ConfirmTimeout,
 		ByKey:          cfg.Directory.Proof != config.NTHash,
@@ -181,6 +182,20 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		return group.Wait()
 	}
 	return nil
+}
+
+// lanes is how many connections proofs are asked over: as many as Samba has LDAP processes, unless somebody configured it.
+const lanes = 4
+
+// dialProofs connects so that no proof waits for one of Samba's LDAP processes that waits to write itself. With fewer connections than asked for, proofs
+// are slower while many passwords are changed at once, and no more than that.
+func dialProofs(ctx context.Context, url string) (agent.Directory, error) {
+	dc, err := directory.Dial(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	_ = dc.Widen(ctx, lanes)
+	return dc, nil
 }
 
 func newRoutes(cfg *config.Config) (*route.Table, error) {

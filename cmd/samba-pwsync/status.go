@@ -20,6 +20,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/floods"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
@@ -38,8 +39,8 @@ func statusCommand() *cli.Command {
 		Usage: "tell how the agent, the forwarder and the targets are",
 		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
 			"attention (not running, directory down or without what passwords are proven by, a target denied or down, items parked, passwords expired " +
-			"undelivered, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer silent, policies of accounts out of date, a rule " +
-			"of the policy that cannot be asked, the watch stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
+			"undelivered, somebody flooding the domain controller with passwords, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer " +
+			"silent, policies of accounts out of date, a rule of the policy that cannot be asked, the watch stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
@@ -170,6 +171,10 @@ func (r *report) judge() {
 		if p := r.Agent.Policies; r.Agent.Directory.Up && p.Error != "" && time.Since(p.AsOf) > outdatedFor {
 			attention("who has which policy, and which targets want whom, is known to the hook as it last was (%s): %s", clock(p.Made), p.Error)
 		}
+		for _, f := range r.Agent.Floods {
+			attention("a flood of passwords, %s, that are nobody's (%d): somebody calls SamrValidatePassword, or a program runs wild; none of it is sent, "+
+				"but the domain controller pays for it; operating.md tells how to find whom", whoseFlood(f), f.Count)
+		}
 		switch r.Agent.Directory.NTHash {
 		case proof.NoHash:
 			attention("the directory stores no NT hash (nt hash store in smb.conf), so nothing can be proven: set [directory] proof = \"aes256\"")
@@ -251,6 +256,12 @@ func (r *report) print(out io.Writer) error {
 			row("agent's key", "%s", keysRow(a.Keys))
 		}
 		row("captures", "%d waiting, %d proven, %d never committed, %d unwanted", a.Captures.Pending, a.Captures.Proven, a.Captures.Never, a.Captures.Unwanted)
+		for _, f := range a.Floods {
+			row("flood", "%s: asked about %d passwords since %s, last %s", whoseFlood(f), f.Count, clock(f.Since), clock(f.Last))
+		}
+		if n := a.Captures.Crowded; n > 0 {
+			row("", "%d captures went before their time, because too many of their kind waited", n)
+		}
 		if n := a.Followup.Undecided; n > 0 {
 			row("followup", "%d accounts still to be looked at for samba-pwsync drift", n)
 		}
@@ -321,6 +332,14 @@ func (r *report) print(out io.Writer) error {
 		row("ATTENTION", "%s", text)
 	}
 	return w.Flush()
+}
+
+// whoseFlood says in whose name somebody has Samba ask about passwords.
+func whoseFlood(f floods.Flood) string {
+	if f.Account == "" {
+		return "in many names, or in none"
+	}
+	return "in the name of " + f.Account
 }
 
 // policiesRow tells how many accounts have which policy: "203 accounts, as of …: default 170, staff 33".

@@ -15,6 +15,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/floods"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/internal/notice"
@@ -88,6 +89,9 @@ func TestWhatNeedsAttention(t *testing.T) {
 		{"no hashes", func(r *report) { r.Agent.Directory.NTHash = proof.NoHash }, "stores no NT hash (nt hash store in smb.conf), so nothing can be proven: set [directory] proof = \"aes256\""},
 		{"neither hashes nor keys", func(r *report) { r.Agent.Directory.NTHash = proof.Nothing }, "set nt hash store = always"},
 		{"policies outdated", func(r *report) { r.Agent.Policies.Error = "filter (a=b): busy" }, "as it last was (2020-01-02 03:04:05): filter (a=b): busy"},
+		{"flood", func(r *report) { r.Agent.Floods = []floods.Flood{{Account: "liz", Count: 5210}} },
+			"a flood of passwords, in the name of liz, that are nobody's (5210)"},
+		{"flood in many names", func(r *report) { r.Agent.Floods = []floods.Flood{{Count: 9}} }, "in many names, or in none"},
 		{"denied", func(r *report) {
 			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Denied, "grant it"
 		}, "target google denies access: grant it"},
@@ -113,6 +117,19 @@ func TestWhatNeedsAttention(t *testing.T) {
 		if text := printed(t, r); strings.Count(text, "ATTENTION") != 1 {
 			t.Errorf("%s is printed as\n%s", tc.name, text)
 		}
+	}
+}
+
+func TestStatusOfAFlood(t *testing.T) {
+	r := healthy()
+	r.Agent.Floods = []floods.Flood{{Account: "liz", Count: 5210, Since: r.Agent.Directory.Since, Last: r.Agent.Directory.Since}}
+	r.Agent.Captures.Crowded = 7
+	const want = `
+flood      in the name of liz: asked about 5210 passwords since 2020-01-02 03:04:05, last 2020-01-02 03:04:05
+           7 captures went before their time, because too many of their kind waited
+`
+	if text := printed(t, r); !strings.Contains(text, want) {
+		t.Errorf("it is printed as\n%s", text)
 	}
 }
 
@@ -244,6 +261,7 @@ func TestJSON(t *testing.T) {
 	r.Agent.Captures.Oldest, r.Agent.Watch.Mark = r.Agent.Directory.Since, r.Agent.Directory.Since
 	r.Forwarder.Targets[0].Since, r.Forwarder.Targets[0].Error = r.Agent.Directory.Since, "e"
 	r.Forwarder.Parked = []deliver.ParkedStatus{{Since: time.Now()}}
+	r.Agent.Floods = []floods.Flood{{}}
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -254,9 +272,10 @@ func TestJSON(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"":                    "agent attention captures damaged forwarder version",
-		"agent":               "captures directory followup keys policies refusals watch",
+		"agent":               "captures directory floods followup keys policies refusals watch",
 		"agent.directory":     "dc error nt_hash since up",
-		"agent.captures":      "damaged never oldest pending proven unprovable unwanted",
+		"agent.captures":      "crowded damaged never oldest pending proven unprovable unwanted",
+		"agent.floods.0":      "account count last since",
 		"agent.policies":      "accounts as_of kept made pending policies targets",
 		"agent.watch":         "invocation_id mark usn",
 		"agent.refusals":      "full nonsense policies since started",

@@ -32,6 +32,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
+	"github.com/samba-pwsync/samba-pwsync/internal/agent/floods"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/notices"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
@@ -62,7 +63,7 @@ type Directory interface {
 	Close() error
 }
 
-// Options are what an Agent needs. All fields but ConfirmTimeout, ByKey, Peers, Settle, Notify, Index and Rules must be set.
+// Options are what an Agent needs. All fields but DialProofs, ConfirmTimeout, ByKey, Peers, Settle, Notify, Index and Rules must be set.
 type Options struct {
 	Incoming       string    // folder of captures
 	Refusals       string    // file in which the hook notes what the policy refused
@@ -70,6 +71,7 @@ type Options struct {
 	StateDir       string    // the agent's own folder
 	Key            seal.Keys // opens proof boxes
 	Dial           func(context.Context) (Directory, error)
+	DialProofs     func(context.Context) (Directory, error) // nil: Dial; proofs are in more of a hurry than the rest
 	Routes         *route.Table
 	ConfirmTimeout time.Duration // 0: DefaultConfirmTimeout
 	ByKey          bool          // captures may be proven by the AES256 key
@@ -95,6 +97,7 @@ type Notify struct {
 // Agent is made by New and runs once.
 type Agent struct {
 	incoming *spool.Spool
+	pruned   time.Time // when it was last looked which captures are gone; for takeIn
 	outgoing *spool.Spool
 	key      seal.Keys
 	routes   *route.Table
@@ -106,6 +109,7 @@ type Agent struct {
 	follow   *followup.Followup
 	handed   *handed
 	refused  *refusals.Book
+	floods   *floods.Book
 	counted  *link            // for the census, so that the watch does not wait for filters that take long
 	census   *census.Census   // nil: none
 	notices  *notices.Notices // nil: nobody is told
@@ -127,6 +131,9 @@ func New(o Options) (*Agent, error) {
 	sightings, err := spool.Open(o.Outgoing, change.SightingsSuffix)
 	if err != nil {
 		return nil, fmt.Errorf("opening outgoing: %w", err)
+	}
+	if o.DialProofs == nil {
+		o.DialProofs = o.Dial
 	}
 	d, handed := docket.New(o.ConfirmTimeout), newHanded()
 	var awaited []string // peers that must have heard of a change
@@ -150,18 +157,24 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	var add func([]refusal.Record)
-	if tell != nil {
-		add = tell.Add
+	flooded := floods.New(o.Log)
+	add := func(records []refusal.Record) {
+		for _, r := range records {
+			flooded.Came(r.Account, !r.Probe)
+		}
+		if tell != nil {
+			tell.Add(records)
+		}
 	}
 	a := &Agent{
 		notices:  tell,
+		floods:   flooded,
 		incoming: incoming,
 		outgoing: outgoing,
 		key:      o.Key,
 		routes:   o.Routes,
 		log:      o.Log,
-		link:     newLink(o.Dial, o.Log),
+		link:     newLink(o.DialProofs, o.Log),
 		docket:   d,
 		handed:   handed,
 		follow:   follow,
@@ -296,6 +309,8 @@ func (a *Agent) countRefusals(ctx context.Context) {
 			a.log.AgentTrouble("counting what the policy refused", err)
 		}
 		healthy = err == nil
+		a.floods.Look()
+		a.log.Summarise()
 		select {
 		case <-ctx.Done():
 			return
@@ -369,6 +384,7 @@ type Status struct {
 	Watch     watch.Status    `json:"watch"`
 	Followup  followup.Status `json:"followup"`
 	Refusals  refusals.Status `json:"refusals"`
+	Floods    []floods.Flood  `json:"floods"`
 	Policies  census.Status   `json:"policies"`
 }
 
@@ -391,13 +407,14 @@ type CaptureStatus struct {
 	Proven     uint64    `json:"proven"`
 	Unwanted   uint64    `json:"unwanted"`
 	Never      uint64    `json:"never"`
+	Crowded    uint64    `json:"crowded"` // shredded by the hook before their time, because too many of their kind waited
 	Unprovable uint64    `json:"unprovable"`
 	Damaged    uint64    `json:"damaged"`
 }
 
 // Status may be called at any time.
 func (a *Agent) Status() Status {
-	s := Status{Directory: a.link.status(), Watch: a.watch.Status(), Followup: a.follow.Status(), Refusals: a.refused.Status()}
+	s := Status{Directory: a.link.status(), Watch: a.watch.Status(), Followup: a.follow.Status(), Refusals: a.refused.Status(), Floods: a.floods.Status()}
 	s.Directory.NTHash = a.docket.Basis()
 	if a.census != nil {
 		s.Policies = a.census.Status()
@@ -407,6 +424,7 @@ func (a *Agent) Status() Status {
 	s.Captures.Proven = counters["proven"]
 	s.Captures.Unwanted = counters["unwanted"]
 	s.Captures.Never = counters["never-committed"]
+	s.Captures.Crowded = counters["crowded"]
 	s.Captures.Unprovable = counters["unprovable"]
 	s.Captures.Damaged = counters["capture-damaged"]
 	return s

@@ -23,6 +23,12 @@ const (
 	// batch is how many captures are taken in before the folder is listed again: opening a box takes a fraction of a millisecond,
 	// and a fresh capture shall not wait behind thousands of old ones.
 	batch = 256
+	// pruneEvery is how often it is looked which captures are gone from the folder.
+	pruneEvery = time.Second
+	// scanShare is how much longer than a scan took it is until the next one, up to scanRest: with thousands of files in the folder, listing them for each new
+	// one would keep a processor of the DC's busy.
+	scanShare = 2
+	scanRest  = 50 * time.Millisecond
 )
 
 // takeIn brings captures from the folder to the docket, the newest first, until ctx ends.
@@ -36,22 +42,32 @@ func (a *Agent) takeIn(ctx context.Context, ticks <-chan struct{}) {
 		case <-ticks:
 		}
 		for more := true; more; {
+			began := time.Now()
 			taken, err := a.scan(ctx, torn)
 			if err != nil && healthy {
 				a.log.AgentTrouble("reading captures", err)
 			}
 			healthy = err == nil
-			more = taken == batch
+			if more = taken == batch; !more {
+				time.Sleep(min(scanShare*time.Since(began), scanRest))
+			}
 		}
 	}
 }
 
-// scan takes in at most a batch, and returns how many it was. The error is the disk's; the captures that it concerns will be met by
+// scan takes in at most a batch, and returns how many it was. It also forgets those whose files are gone, now and then. The error is the disk's; the captures that it concerns will be met by
 // the next scan.
 func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int, trouble error) {
+	listed := time.Now()
 	files, err := a.incoming.List()
 	if err != nil {
 		return 0, err
+	}
+	if listed.Sub(a.pruned) >= pruneEvery {
+		a.pruned = listed
+		for name, n := range a.docket.Prune(files, listed) {
+			a.log.Crowded(name, n)
+		}
 	}
 	for file := range torn {
 		if _, found := slices.BinarySearch(files, file); !found {
@@ -70,6 +86,7 @@ func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int,
 		case err == nil:
 			delete(torn, file)
 			a.docket.Add(p)
+			a.floods.Came(p.Header.Account, !p.Header.Doubtful())
 			taken++
 		case errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, capture.ErrDamaged) && stillWritten(torn, file):

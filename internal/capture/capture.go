@@ -17,6 +17,9 @@
 // Each box is closed with info = the header and one byte that tells the two apart. So a box opens only for the account, host,
 // time and ID that it was made for: nobody can put alice's box under the name of the chief executive.
 //
+// The file's name sorts by time, and ends in whose capture it is, as far as that has to be known without opening it: Excess says which files
+// have to go where too many wait.
+//
 // An attacker who can write here can make captures of his own: the header authenticates nobody. The directory's proof does
 // (internal/proof). Damage of any kind shows as an error of Parse or of seal.Open.
 package capture
@@ -72,9 +75,14 @@ type Header struct {
 	FullName          string // may be empty
 }
 
-// FileName is the name of the capture's file: it sorts by time and tells nothing about the account.
+// Doubtful reports whether it may be nobody's change: Samba names neither user principal name nor full name. So it does for
+// SamrValidatePassword, which changes nothing and which anybody may call; for an account that has neither of the two; and before 4.11 always.
+func (h Header) Doubtful() bool { return h.UserPrincipalName == "" && h.FullName == "" }
+
+// FileName is the name of the capture's file: it sorts by time, and of two captures tells whether they claim the same account (nearly always: by a
+// sum of 32 bits), and whether they are doubtful.
 func (h Header) FileName() string {
-	return fmt.Sprintf("%020d-%s%s", h.Time.UnixNano(), h.ID, Suffix)
+	return fmt.Sprintf("%020d-%s-%s%s", h.Time.UnixNano(), h.ID, h.kin(), Suffix)
 }
 
 // Marshal returns the header's bytes. Names that are too long or no UTF-8 are an error.

@@ -411,6 +411,7 @@ type Paths struct {
 	Hook     string // folder: the hook's own. The agent must not write here: the configuration names programs that the hook runs
 	LastGood string // the configuration as the hook last read it without a fault
 	Compiled string // the same, as HookConfig.Compile has it
+	Probes   string // counts what may be nobody's change, minute by minute
 
 	Policy      string // folder: what the hook's policy needs beside the configuration; the agent writes here
 	PolicyIndex string // which account has which policy and which targets
@@ -445,6 +446,7 @@ func pathsBelow(dir string) Paths {
 		Hook:               at("hook"),
 		LastGood:           at("hook/last-good.toml"),
 		Compiled:           at("hook/compiled"),
+		Probes:             at("hook/probes"),
 		Policy:             at("policy"),
 		PolicyIndex:        at("policy/accounts.index"),
 		Breached:           at("policy/breached.bin"),

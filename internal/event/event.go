@@ -3,6 +3,8 @@
 // Why: the log of a password tool is read by people under stress and by scripts. One place keeps the words, the keys and the
 // levels the same, and makes it easy to see that no secret is among the values: nothing here takes one.
 //
+// Events that anybody in the domain can bring about as often as he likes have a limited number of lines (ration.go).
+//
 // Keys, always the same: account (sAMAccountName), guid, target, user, capture, stamp (version of the password attribute),
 // took (since the capture), error.
 package event
@@ -24,6 +26,7 @@ type Log struct {
 
 	mu       sync.Mutex
 	counters map[string]uint64
+	ration   ration
 }
 
 // New returns a Log that writes to log.
@@ -81,15 +84,34 @@ func (l *Log) Repeated(capture string, a change.Account) {
 // NeverCommitted: no change of the account came of the captured password within the time allowed; the capture has been shredded.
 // name is what the capture claims: any domain user can make one up. What is said is the same for a guess that was right.
 func (l *Log) NeverCommitted(capture, name string) {
-	l.write(slog.LevelInfo, "never-committed", "captured password is that of no change: refused, forged or replaced since; shredded",
-		slog.String("capture", capture), slog.String("account", name))
+	l.rationed(slog.LevelInfo, "never-committed", "captured password is that of no change: refused, forged or replaced since; shredded", name,
+		slog.String("capture", capture))
 }
 
 // Unclaimed: NeverCommitted, of a capture from before this process started whose account is not known by its name. An earlier process may
 // have proven it.
 func (l *Log) Unclaimed(capture, name string) {
-	l.write(slog.LevelInfo, "unclaimed", "captured password from before this start is no account's new one since; shredded",
-		slog.String("capture", capture), slog.String("account", name))
+	l.rationed(slog.LevelInfo, "unclaimed", "captured password from before this start is no account's new one since; shredded", name,
+		slog.String("capture", capture))
+}
+
+// Crowded: the hook shredded n captures in an account's name before their time was over, because too many of their kind waited.
+func (l *Log) Crowded(name string, n int) {
+	for range n {
+		l.rationed(slog.LevelInfo, "crowded", "captured password shredded by the hook before its time, because too many of its kind waited", name)
+	}
+}
+
+// Flood: somebody has Samba ask about passwords in an account's name again and again, or, if that is empty, in many; n so far within this minute.
+func (l *Log) Flood(name string, n uint64) {
+	l.write(slog.LevelWarn, "flood", "somebody has Samba ask about passwords again and again (SamrValidatePassword?); none of it is sent",
+		slog.String("account", name), slog.Uint64("count", n))
+}
+
+// FloodOver: Flood, and it has been quiet for a while.
+func (l *Log) FloodOver(name string, n uint64, lasted time.Duration) {
+	l.write(slog.LevelWarn, "flood-over", "nobody has Samba ask about passwords again and again any more",
+		slog.String("account", name), slog.Uint64("count", n), slog.Duration("lasted", lasted.Round(time.Second)))
 }
 
 // Skipped: proven and handed over, but some targets do not want the account.
@@ -99,14 +121,14 @@ func (l *Log) Skipped(capture string, a change.Account, why string) {
 
 // HashMissing: the directory stores nothing that a capture of this account could be compared with.
 func (l *Log) HashMissing(capture string, a change.Account, err error) {
-	l.write(slog.LevelError, "hash-missing", "nothing can be proven of this account", account(a), slog.String("capture", capture),
-		failed(err))
+	l.rationed(slog.LevelError, "hash-missing", "nothing can be proven of this account", a.SAMAccountName, slog.String("guid", a.GUID.String()),
+		slog.String("capture", capture), failed(err))
 }
 
 // Unprovable: HashMissing until the time allowed was over; the capture has been shredded.
 func (l *Log) Unprovable(capture, name string) {
-	l.write(slog.LevelError, "unprovable", "captured password could not be proven, because the directory stores nothing to compare it with; shredded",
-		slog.String("capture", capture), slog.String("account", name))
+	l.rationed(slog.LevelError, "unprovable", "captured password could not be proven, because the directory stores nothing to compare it with; shredded", name,
+		slog.String("capture", capture))
 }
 
 // CaptureDamaged: a capture's file makes no sense and has been set aside.

@@ -50,15 +50,18 @@ var (
 // timeout bounds each exchange with the DC, a page of 500 accounts included.
 const timeout = 30 * time.Second
 
-// DC is a connection to one domain controller. It is safe for concurrent use:
-// requests share the connection and do not wait for each other's answers.
+// DC is a connection to one domain controller, or several to the same one
+// (Widen). It is safe for concurrent use: requests share the connection and do
+// not wait for each other's answers.
 //
 // Every call ends when its context does, and after 30 seconds without an
 // answer at the latest.
 type DC struct {
-	conn      *ldap.Conn
-	base      string // distinguished name of the domain
-	encrypted bool   // TLS, or a local socket
+	lanes     []*lane // connections to it: one, or more after Widen
+	base      string  // distinguished name of the domain
+	encrypted bool    // TLS, or a local socket
+
+	again func(context.Context) (*DC, error) // connects once more
 }
 
 // Dial connects to the DC at url: "ldapi:///var/lib/samba/private/ldap_priv/ldapi",
@@ -80,6 +83,7 @@ func DialTLS(ctx context.Context, url string, config *tls.Config) (*DC, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", url, err)
 	}
+	dc.again = func(ctx context.Context) (*DC, error) { return dial(ctx, url, config) }
 	return dc, nil
 }
 
@@ -99,9 +103,10 @@ func dial(ctx context.Context, url string, config *tls.Config) (*DC, error) {
 
 // open starts talking LDAP on a connection, which is its own from here on.
 func open(ctx context.Context, conn net.Conn, scheme string) (*DC, error) {
-	dc := &DC{conn: ldap.NewConn(guarded{conn}, scheme == "ldaps"), encrypted: scheme != "ldap"}
-	dc.conn.SetTimeout(timeout)
-	dc.conn.Start()
+	l := &lane{conn: ldap.NewConn(guarded{conn}, scheme == "ldaps")}
+	l.conn.SetTimeout(timeout)
+	l.conn.Start()
+	dc := &DC{lanes: []*lane{l}, encrypted: scheme != "ldap"}
 	if err := dc.greet(ctx, scheme == "ldapi"); err != nil {
 		dc.Close()
 		return nil, err
@@ -132,7 +137,11 @@ func (dc *DC) greet(ctx context.Context, privileged bool) error {
 
 // Close ends the connection; calls that wait for an answer get ErrUnavailable.
 func (dc *DC) Close() error {
-	if err := dc.conn.Close(); err != nil {
+	var errs []error
+	for _, l := range dc.lanes {
+		errs = append(errs, l.conn.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing LDAP connection: %w", err)
 	}
 	return nil
@@ -147,7 +156,7 @@ func (dc *DC) Bind(ctx context.Context, user string, password []byte) error {
 		return errors.New("binding: the connection is not encrypted, use ldaps")
 	}
 	_, err := await(ctx, func() (struct{}, error) {
-		return struct{}{}, dc.conn.Bind(user, string(password))
+		return struct{}{}, dc.lanes[0].conn.Bind(user, string(password))
 	})
 	if err != nil {
 		return fmt.Errorf("binding as %s: %w", user, err)
@@ -268,11 +277,16 @@ func (dc *DC) readOne(ctx context.Context, base, filter string, attrs ...string)
 	return result.Entries[0], nil
 }
 
-// search runs one search to its end. It uses go-ldap's synchronous Search,
+// search runs one search to its end: with several lanes on whichever answers
+// first, unless it is one page of several, whose cookies may be about one
+// connection. It uses go-ldap's synchronous Search,
 // for SearchAsync reports a search on a closed connection as an empty one, and
 // "the connection is gone" must never look like "there is no such account".
 func (dc *DC) search(ctx context.Context, request *ldap.SearchRequest) (*ldap.SearchResult, error) {
-	return await(ctx, func() (*ldap.SearchResult, error) { return dc.conn.Search(request) })
+	if len(dc.lanes) > 1 && ldap.FindControl(request.Controls, ldap.ControlTypePaging) == nil && ldap.FindControl(request.Controls, ldap.ControlTypeDirSync) == nil {
+		return dc.race(ctx, request)
+	}
+	return await(ctx, func() (*ldap.SearchResult, error) { return dc.lanes[0].conn.Search(request) })
 }
 
 // await runs one exchange until it ends or ctx does, and sorts its errors. An

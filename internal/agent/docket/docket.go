@@ -7,6 +7,10 @@
 //     keeps a fresh one waiting;
 //   - else after a pause that grows with the age of its newest capture (proof.Pause), whoever is due first.
 //
+// While more than a crowd of captures wait that may be nobody's change (capture.Header.Doubtful), those make nobody ask again and again: each such subject has its turn
+// when it is new, and when the watch saw its account's password move, and else seldom. So a flood costs the DC a search or two for each capture, and captures that are
+// certainly of a change are looked for as eagerly as ever.
+//
 // Orphans are captures whose name the directory does not know: Samba gave none, the account is not committed yet, it was
 // renamed, or there never was one. An account whose password moved after the capture, by a change that was made on this DC, where the
 // hook ran, may be an orphan's: those that the watch saw are looked up by GUID, and whose hash is the same is right, provably. If two
@@ -25,6 +29,7 @@ import (
 	"container/heap"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +51,7 @@ type Docket struct {
 	urgent  []*Subject             // the last one has the next turn; stale entries are skipped
 	waiting byDue                  // the one due first on top
 
+	doubtful  int                  // how many of files are
 	orphans   map[*entry]time.Time // since when
 	newOrphan time.Time            // when the oldest capture was taken that has become an orphan since the watch's last pass; zero if none
 	recent    []Mover              // oldest first; moved on this DC
@@ -93,7 +99,8 @@ type Subject struct {
 	GUID dsdb.GUID
 
 	captures map[string]*entry // that claim the name, by file
-	newest   time.Time         // when the newest of them was first seen, or the watch last saw the account moving
+	certain  int               // how many of them are certainly of a change
+	newest   time.Time         // when the newest of them was first seen (not the doubtful of a crowd), or the watch last saw the account moving
 	changed  time.Time         // by the earliest stamp with which the watch saw that
 
 	// It is waiting, urgent or being looked at.
@@ -101,7 +108,9 @@ type Subject struct {
 	place   int // in Docket.waiting; -1 elsewhere
 	urgent  bool
 	looking bool
-	again   bool // something happened while it was looked at
+	again   bool      // something happened while it was looked at
+	soon    bool      // another doubtful one came while it was looked at
+	looked  time.Time // when its last turn began
 
 	// Of the turn that it has.
 	keys   bool // the search asks for the account's keys
@@ -132,6 +141,13 @@ const (
 	dismissals = 32
 	// keysATurn bounds how many keys are made for a subject before others have their turn.
 	keysATurn = 64
+	// crowd is how many doubtful captures are no flood: as many as a busy DC without names, or an import of accounts without user principal names, may have waiting.
+	crowd = 256
+	// crowdPause is for how long a subject of doubtful captures waits in a crowd for its next turn, and arrivalPause after its last one, if another such came.
+	// Captures without a name are one subject, and their turn is what has the watch look.
+	crowdPause   = 30 * time.Second
+	arrivalPause = 100 * time.Millisecond
+	namelessRest = 25 * time.Millisecond
 	// orphansByKey bounds how many orphans are held against an account by its key: so many are not near a change by themselves.
 	orphansByKey = 256
 )
@@ -170,19 +186,85 @@ func (d *Docket) Add(p Pending) {
 	}
 	e := &entry{Pending: p, claim: claim}
 	claim.captures[p.File] = e
-	claim.newest = p.Seen
 	d.files[p.File] = e
+	if p.Header.Doubtful() {
+		d.doubtful++
+	} else {
+		claim.certain++
+	}
+	if d.isCrowd(claim) && p.Seen.Sub(claim.looked) < arrivalPause {
+		d.soon(claim)
+		return
+	}
+	claim.newest = p.Seen
 	d.hurry(claim)
+}
+
+// isCrowd reports whether a subject's captures are all doubtful, and too many such wait to ask about each again and again.
+func (d *Docket) isCrowd(s *Subject) bool {
+	return d.doubtful > crowd && s.GUID.IsZero() && s.certain == 0
+}
+
+// soon gives a subject a turn that was looked at a moment ago.
+func (d *Docket) soon(s *Subject) {
+	due := s.looked.Add(arrivalPause)
+	if s.Name == "" {
+		due = s.looked.Add(namelessRest)
+	}
+	switch {
+	case s.looking:
+		s.soon = true
+	case s.place >= 0 && due.Before(s.due):
+		s.due = due
+		heap.Fix(&d.waiting, s.place)
+		d.wakeUp()
+	}
 }
 
 // Remove forgets a capture whose fate is sealed. Its evidence is wiped.
 func (d *Docket) Remove(f Finding) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.files, f.entry.File)
-	delete(d.orphans, f.entry)
-	delete(f.entry.claim.captures, f.entry.File) // Done forgets the claim itself
-	f.entry.Evidence.Wipe()
+	d.forget(f.entry) // Done forgets the claim itself
+}
+
+// forget takes an entry out, unless it is already.
+func (d *Docket) forget(e *entry) {
+	if d.files[e.File] != e {
+		return
+	}
+	delete(d.files, e.File)
+	delete(d.orphans, e)
+	delete(e.claim.captures, e.File)
+	if e.Header.Doubtful() {
+		d.doubtful--
+	} else {
+		e.claim.certain--
+	}
+	e.Evidence.Wipe()
+}
+
+// Prune forgets the captures whose files are not there any more, because the hook shredded them to make room, and returns how many that were by the names that they
+// claim. files are those of the folder, sorted; a capture that came since they were listed is not among them and stays.
+func (d *Docket) Prune(files []string, listed time.Time) (gone map[string]int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gone = map[string]int{}
+	for _, e := range d.files {
+		if _, found := slices.BinarySearch(files, e.File); found || !e.Seen.Before(listed) || e.claim.looking {
+			continue
+		}
+		d.forget(e)
+		gone[e.Header.Account]++
+		if claim := e.claim; len(claim.captures) == 0 {
+			if claim.place >= 0 {
+				heap.Remove(&d.waiting, claim.place)
+			}
+			claim.urgent = false // what stands for it there is skipped
+			delete(d.claims, strings.ToLower(claim.Name))
+		}
+	}
+	return gone
 }
 
 // FirstTrouble reports whether this is the first time that it is asked about a capture: a full disk is worth one line each.
@@ -222,7 +304,7 @@ func (d *Docket) pick(now time.Time) (s *Subject, wait time.Duration) {
 		s, d.urgent[last] = d.urgent[last], nil
 		d.urgent = d.urgent[:last]
 		if s.urgent { // else it was hurried twice and has had its turn
-			s.urgent, s.looking = false, true
+			s.urgent, s.looking, s.looked = false, true, now
 			return s, 0
 		}
 	}
@@ -233,7 +315,7 @@ func (d *Docket) pick(now time.Time) (s *Subject, wait time.Duration) {
 		return nil, wait
 	}
 	s = heap.Pop(&d.waiting).(*Subject)
-	s.looking = true
+	s.looking, s.looked = true, now
 	return s, 0
 }
 
@@ -262,7 +344,7 @@ func (d *Docket) wakeUp() {
 func (d *Docket) Unanswered(s *Subject) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.looking, s.again = false, false
+	s.looking, s.again, s.soon = false, false, false
 	d.hurry(s)
 }
 
@@ -270,15 +352,15 @@ func (d *Docket) Unanswered(s *Subject) {
 func (d *Docket) Done(s *Subject, unfinished bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	again := s.again
-	s.looking, s.again = false, false
+	again, soon := s.again, s.soon
+	s.looking, s.again, s.soon = false, false, false
 	mover := !s.GUID.IsZero()
 	switch {
 	case again && (len(s.captures) > 0 || mover):
 		d.hurry(s)
 	case len(s.captures) > 0 || mover && unfinished:
 		now := time.Now()
-		s.due = now.Add(proof.Pause(now.Sub(s.newest)))
+		s.due = now.Add(d.pause(s, now, soon))
 		heap.Push(&d.waiting, s)
 		if s.place == 0 {
 			d.wakeUp()
@@ -288,6 +370,21 @@ func (d *Docket) Done(s *Subject, unfinished bool) {
 	default:
 		delete(d.claims, strings.ToLower(s.Name))
 	}
+}
+
+// pause is for how long a subject that has had its turn waits for the next; soon if another capture came meanwhile.
+func (d *Docket) pause(s *Subject, now time.Time, soon bool) time.Duration {
+	pause := proof.Pause(now.Sub(s.newest))
+	switch {
+	case !d.isCrowd(s):
+	case s.Name == "":
+		pause = max(pause, namelessRest)
+	case soon:
+		pause = arrivalPause
+	default:
+		pause = max(pause, min(crowdPause, d.timeout/4))
+	}
+	return pause
 }
 
 // NeedsKeys reports whether the search is to ask for the account's keys as well.
