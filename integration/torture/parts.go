@@ -23,6 +23,8 @@ var parts = []part{
 		does: "power cut at a random system call of the hook, some of its runs killed before: after exit 0 the capture is there and whole"},
 	{name: "handover", test: "TestPowerCut", where: "./internal/agent", long: 100_000,
 		does: "power cut at a random system call of the agent, in most recordings killed up to twice before: each capture is there, or its change; what the mark covers was passed on"},
+	{name: "flood", test: "TestFlood", where: "./integration/flood", long: 100_000, dc: true,
+		does: "calls of SamrValidatePassword as fast as a real DC answers them, in a victim's name, in ever new ones and without names, while passwords are changed: each change arrives at both clouds, and nothing else does; spool and log stay bounded"},
 	{name: "model", test: "TestModel", where: "./internal/deliver", long: 1_000_000,
 		does: "steps of accounts, DCs, targets: late, repeated and superseded changes, deleted accounts, restored directories, crashes between any two of what a delivery writes, against a model"},
 	{name: "serve", test: "TestServe", where: "./integration/kills", long: 1000, dc: true,

@@ -85,10 +85,12 @@ func TestNeighbours(t *testing.T) {
 		t.Errorf("Neighbours = %+v, %v, want %+v", got, err, want)
 	}
 	for attribute, value := range map[string]string{"repsFrom": "short", "replUpToDateVector": "short"} {
+		sound := attributes[attribute]
 		attributes[attribute] = []string{value}
 		if got, err := dc.Neighbours(t.Context()); err == nil || !strings.Contains(err.Error(), attribute) {
 			t.Errorf("with a damaged %s: %+v, %v", attribute, got, err)
 		}
+		attributes[attribute] = sound
 	}
 }
 
