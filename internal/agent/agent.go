@@ -407,9 +407,9 @@ type CaptureStatus struct {
 	Proven     uint64    `json:"proven"`
 	Unwanted   uint64    `json:"unwanted"`
 	Never      uint64    `json:"never"`
-	Crowded    uint64    `json:"crowded"` // shredded by the hook before their time, because too many of their kind waited
 	Unprovable uint64    `json:"unprovable"`
 	Damaged    uint64    `json:"damaged"`
+	Crowded    uint64    `json:"crowded"` // shredded by the hook before their time, because too many of their kind waited
 }
 
 // Status may be called at any time.

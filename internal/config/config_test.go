@@ -230,7 +230,7 @@ func TestPaths(t *testing.T) {
 		"ForwarderKey": "/s/keys/forwarder.key", "ForwarderPublicKey": "/s/keys/forwarder.pub",
 		"AgentRetired": "/s/keys/agent-retired", "ForwarderRetired": "/s/keys/forwarder-retired",
 		"Spool": "/s/spool", "Incoming": "/s/spool/incoming", "Outgoing": "/s/spool/outgoing", "Refusals": "/s/spool/refusals",
-		"Hook": "/s/hook", "LastGood": "/s/hook/last-good.toml", "Compiled": "/s/hook/compiled", "Policy": "/s/policy", "PolicyIndex": "/s/policy/accounts.index",
+		"Hook": "/s/hook", "LastGood": "/s/hook/last-good.toml", "Compiled": "/s/hook/compiled", "Probes": "/s/hook/probes", "Policy": "/s/policy", "PolicyIndex": "/s/policy/accounts.index",
 		"Breached": "/s/policy/breached.bin",
 		"Agent":    "/s/agent", "AgentSocket": "/s/agent/control.sock", "Forwarder": "/s/forwarder",
 		"ForwarderSocket": "/s/forwarder/control.sock", "Queue": "/s/forwarder/queue.db", "Ledger": "/s/forwarder/ledger.db",
