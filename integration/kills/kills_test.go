@@ -113,7 +113,8 @@ type domain struct {
 	mallory  string // his password, which nobody changes
 	counts   counts
 
-	up sync.RWMutex // held while Samba is being restarted
+	up    sync.RWMutex // held while Samba is being restarted
+	still sync.RWMutex // held while the clock is being set: see round
 }
 
 // start brings up a domain with its accounts.
@@ -169,7 +170,8 @@ func (d *domain) draw(round, who int) *rand.Rand {
 // round makes so many kills while everybody does what he does, and judges.
 //
 // In every other round the clock jumps, and no account comes or goes: which of two accounts had a name last is told by the agent's clock, and
-// docs/design.md says what becomes of that when it is set back. So nothing of them waits then, either: each start proves anew what does. In every other two, agent and forwarder are processes of their own.
+// docs/design.md says what becomes of that when it is set back. So nothing of them waits then, either: each start proves anew what does. Nor is a change
+// under way in the moment in which the clock is set. In every other two, agent and forwarder are processes of their own.
 func (d *domain) round(round, kills int) {
 	jumps, apart := round%2 == 0, round%4 >= 2
 	if jumps && !d.nothingWaits() {

@@ -54,6 +54,8 @@ func (d *domain) change(draw *rand.Rand, jumps bool, over <-chan struct{}) {
 			return
 		}
 		defer a.mu.Unlock()
+		d.still.RLock()
+		defer d.still.RUnlock()
 		what := draw.IntN(100)
 		switch {
 		case a.gone:

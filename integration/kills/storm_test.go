@@ -34,7 +34,9 @@ func (d *domain) storm(draw *rand.Rand, jumps bool, over <-chan struct{}) {
 		case what < 95 && jumps:
 			for _, by := range []time.Duration{time.Hour, -time.Hour, 0}[draw.IntN(2):] {
 				if err == nil {
+					d.still.Lock()
 					err = d.DC.SetClock(ctx, by)
+					d.still.Unlock()
 					time.Sleep(upTo(5 * time.Second))
 				}
 			}
