@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/ballast"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/keyring"
@@ -21,7 +22,8 @@ import (
 // agentStatus is what the agent's role answers.
 type agentStatus struct {
 	agent.Status
-	Keys []keyring.Key `json:"keys"` // the current one first, then those that are still to be destroyed
+	Keys []keyring.Key  `json:"keys"` // the current one first, then those that are still to be destroyed
+	Disk ballast.Status `json:"disk"` // below its folder
 }
 
 func agentKeys(p config.Paths) keyring.Files {

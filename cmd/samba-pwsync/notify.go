@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/ballast"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
@@ -21,6 +22,7 @@ import (
 type forwarderStatus struct {
 	deliver.Status
 	Keys    []keyring.Key  `json:"keys"`              // the current one first, then those that are still to be destroyed
+	Disk    ballast.Status `json:"disk"`              // below its folder
 	Notices *notice.Status `json:"notices,omitempty"` // null: nobody is told that a password was refused
 }
 

@@ -107,3 +107,8 @@ func tellSystemd(ctx context.Context, parts []*part) error {
 		}
 	}
 }
+
+// tellSystemdToWait keeps systemd from giving up a service that waits for its disk.
+func tellSystemdToWait(why error) {
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\n"+daemon.SdNotifyWatchdog+"\nSTATUS=waiting for the disk: "+why.Error())
+}

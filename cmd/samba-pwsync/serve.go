@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/agent"
+	"github.com/samba-pwsync/samba-pwsync/internal/ballast"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
@@ -77,6 +78,7 @@ type part struct {
 	run    func(context.Context) error
 	status func() any
 	keys   keeper
+	disk   *ballast.Keeper
 	why    func(ctx context.Context, account string) (any, error)
 	more   map[string]control.Answer // what only this role answers
 	open   []io.Closer               // closed in reverse order, after run has returned
@@ -110,9 +112,11 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 		if role != roleAll && role != build.role {
 			continue
 		}
-		p := &part{}
-		parts = append(parts, p)
-		if err := build.build(p, cfg, log); err != nil {
+		p, err := whenDiskAllows(ctx, build.role, log, func(p *part) error { return build.build(p, cfg, log) })
+		if p != nil {
+			parts = append(parts, p)
+		}
+		if err != nil || p == nil {
 			return err
 		}
 	}
@@ -122,11 +126,43 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 	for _, p := range parts {
 		group.Go(func() error { return p.run(ctx) })
 		group.Go(func() error { p.keys.tend(ctx); return nil })
+		group.Go(func() error { return p.disk.Run(ctx) })
 		group.Go(func() error { answer(ctx, p, log); return nil })
 	}
 	group.Go(func() error { return tellSystemd(ctx, parts) })
 	group.Go(func() error { forget(ctx, parts); return nil })
 	return group.Wait()
+}
+
+// lookEvery is how often it is tried whether the disk lets a part start.
+const lookEvery = 5 * time.Second
+
+// whenDiskAllows builds a part. As long as the disk is what keeps it from that, it waits: to end, and be started again every few seconds, would
+// help nobody. It returns nil if ctx ends meanwhile.
+func whenDiskAllows(ctx context.Context, role string, log *event.Log, build func(*part) error) (*part, error) {
+	for said := false; ; said = true {
+		p := &part{}
+		err := build(p)
+		if !ballast.IsTrouble(err) {
+			return p, err
+		}
+		_ = p.close() // what it has opened so far; the error says why
+		if !said {
+			log.WaitingForDisk(role, err)
+		}
+		tellSystemdToWait(err)
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// keepBallast looks at the disk before anything else of a part does: if it is full, there may be room after that.
+func keepBallast(p *part, dir string, cfg *config.Config, log *event.Log) {
+	p.disk = ballast.New(ballast.Options{Dir: dir, Size: int64(cfg.Ballast) << 20, Log: log})
+	p.disk.Look()
 }
 
 func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
@@ -136,6 +172,7 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 		return err
 	}
 	p.open = append(p.open, lock)
+	keepBallast(p, paths.Agent, cfg, log)
 	// An installation that was made before there was this folder lacks it. Where it cannot be made, what is to lie in it says so.
 	_ = durable.Folder(paths.Policy, 0o700)
 	keys, err := keyring.Open(agentKeys(paths))
@@ -172,7 +209,7 @@ func buildAgent(p *part, cfg *config.Config, log *event.Log) error {
 	if err != nil {
 		return err
 	}
-	p.socket, p.status = paths.AgentSocket, func() any { return agentStatus{a.Status(), keys.Status()} }
+	p.socket, p.status = paths.AgentSocket, func() any { return agentStatus{a.Status(), keys.Status(), p.disk.Status()} }
 	p.why = func(ctx context.Context, account string) (any, error) { return a.Why(ctx, account), nil }
 	p.keys = keeper{keys, roleAgent, cfg.Directory.ConfirmTimeout, a.Needs, log}
 	p.run = func(ctx context.Context) error {
@@ -223,6 +260,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		return err
 	}
 	p.open = append(p.open, lock)
+	keepBallast(p, paths.Forwarder, cfg, log)
 	keys, err := keyring.Open(forwarderKeys(paths))
 	if err != nil {
 		return err
@@ -251,6 +289,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		Key:       keys,
 		Queue:     q,
 		Ledger:    l,
+		Lost:      l.Forgot(),
 		Targets:   targets,
 		SecretTTL: cfg.Directory.SecretTTL,
 		Log:       log,
@@ -273,7 +312,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		return f.Run(ctx)
 	}
 	p.status = func() any {
-		s := forwarderStatus{Status: f.Status(), Keys: keys.Status()}
+		s := forwarderStatus{Status: f.Status(), Keys: keys.Status(), Disk: p.disk.Status()}
 		if cfg.Notify.On() {
 			notices := courier.Status()
 			s.Notices = &notices

@@ -42,6 +42,12 @@ type installation struct {
 func install(t *testing.T, sb *sandbox.Sandbox, owner account) installation {
 	t.Helper()
 	dir := t.TempDir()
+	return installOn(t, sb, owner, dir, filepath.Join(dir, "state"), "")
+}
+
+// installOn is install with another state folder, and more lines for the top of the configuration.
+func installOn(t *testing.T, sb *sandbox.Sandbox, owner account, dir, state, more string) installation {
+	t.Helper()
 	reachable(t, dir)
 	reachable(t, filepath.Dir(lookPath(t, "samba-pwsync")))
 	targets, err := os.ReadFile(sb.TargetsFile)
@@ -64,8 +70,7 @@ func install(t *testing.T, sb *sandbox.Sandbox, owner account) installation {
 		targets = bytes.ReplaceAll(targets, []byte(file), []byte(mine))
 	}
 	in := installation{config: filepath.Join(dir, "c.toml")}
-	state := filepath.Join(dir, "state")
-	text := fmt.Sprintf("state_dir = %q\n[directory]\nurl = \"ldapi://%s/none\"\n%s", state, dir, targets)
+	text := more + fmt.Sprintf("state_dir = %q\n[directory]\nurl = \"ldapi://%s/none\"\n%s", state, dir, targets)
 	if err := os.WriteFile(in.config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +116,17 @@ func (s *syncBuffer) String() string {
 // start runs serve as the given user and returns when it says that it is ready.
 func (in installation) start(t *testing.T, as account, role string, env ...string) *service {
 	t.Helper()
+	s := in.begin(t, as, role, env...)
+	s.hear(t, "READY=1")
+	if role == roleForwarder {
+		in.watch(t)
+	}
+	return s
+}
+
+// begin runs serve as the given user.
+func (in installation) begin(t *testing.T, as account, role string, env ...string) *service {
+	t.Helper()
 	path := filepath.Join(filepath.Dir(in.config), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -148,10 +164,6 @@ func (in installation) start(t *testing.T, as account, role string, env ...strin
 			t.Logf("serve wrote:\n%s", s.stderr)
 		}
 	})
-	s.hear(t, "READY=1")
-	if role == roleForwarder {
-		in.watch(t)
-	}
 	return s
 }
 

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -22,6 +23,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/floods"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
+	"github.com/samba-pwsync/samba-pwsync/internal/ballast"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
@@ -40,7 +42,8 @@ func statusCommand() *cli.Command {
 		Description: "Asks the running serve. Exit code 0: fine, 1: could not be told, 2: the configuration is wrong, 3: something needs " +
 			"attention (not running, directory down or without what passwords are proven by, a target denied or down, items parked, passwords expired " +
 			"undelivered, somebody flooding the domain controller with passwords, passwords missing at a target unless they were changed before samba-pwsync was installed (see drift), a peer " +
-			"silent, policies of accounts out of date, a rule of the policy that cannot be asked, the watch stale, files set aside). /usr/share/doc/samba-pwsync/operating.md explains each line.",
+			"silent, policies of accounts out of date, a rule of the policy that cannot be asked, the watch stale, the disk full or read-only, files set aside, " +
+			"a database begun anew). /usr/share/doc/samba-pwsync/operating.md explains each line.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"},
@@ -57,11 +60,14 @@ type report struct {
 	Forwarder *forwarderStatus `json:"forwarder"` // null: not running
 	Captures  int              `json:"captures"`  // files in spool/incoming
 	Damaged   int              `json:"damaged"`   // files that were set aside
+	Corrupt   []string         `json:"corrupt"`   // databases that were damaged and begun anew: what was kept of them
 	Attention []string         `json:"attention"` // empty: all is well
 
 	units  units
-	unmade []string // folders that init makes, and that are not there
-	ailing []error  // what the hook cannot ask of the policy
+	unmade []string          // folders that init makes, and that are not there
+	ailing []error           // what the hook cannot ask of the policy
+	disk   ballast.Condition // as it looks from here
+	dir    string
 }
 
 func runStatus(c *cli.Context) error {
@@ -132,6 +138,16 @@ func newReport(ctx context.Context, cfg *config.Config) (*report, error) {
 			r.Captures = len(waiting)
 		}
 	}
+	if r.Corrupt, err = filepath.Glob(filepath.Join(paths.Forwarder, "*.corrupt-*")); err != nil {
+		return nil, err
+	}
+	if r.disk, err = ballast.See(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	if r.Corrupt == nil {
+		r.Corrupt = []string{} // and not null, for scripts
+	}
+	r.dir = cfg.StateDir
 	r.judge()
 	return r, nil
 }
@@ -233,9 +249,81 @@ func (r *report) judge() {
 	for _, err := range r.ailing {
 		attention("%v", err)
 	}
+	r.judgeDisk(attention)
 	if r.Damaged > 0 {
 		attention("%d files made no sense and were set aside into spool/incoming/damaged or spool/outgoing/damaged", r.Damaged)
 	}
+}
+
+// judgeDisk says of each role's disk what is wrong, once if it is the same; where none runs that would know, what can be seen from here.
+func (r *report) judgeDisk(attention func(format string, args ...any)) {
+	var said []ballast.Condition
+	for _, d := range r.disks() {
+		if d.Condition == "" || slices.Contains(said, d.Condition) {
+			continue
+		}
+		if d.Condition == ballast.Well {
+			continue
+		}
+		said = append(said, d.Condition)
+		switch d.Condition {
+		case ballast.Low:
+			attention("the disk of %s is nearly full (%s free): make room; %s", r.dir, megabytes(d.Free), reserve(d))
+		case ballast.Full:
+			attention("the disk of %s is full since %s (%s): make room; %s", r.dir, clock(d.Since), d.Error, reserve(d))
+		case ballast.ReadOnly:
+			attention("the disk of %s is read-only since %s: no password can be stored; see dmesg, check the file system, mount it anew", r.dir, clock(d.Since))
+		default:
+			attention("the disk of %s does not work since %s: %s", r.dir, clock(d.Since), d.Error)
+		}
+	}
+	if len(said) == 0 && r.disk == ballast.ReadOnly {
+		attention("the disk of %s is read-only: no password can be stored; see dmesg, check the file system, mount it anew", r.dir)
+	}
+	if len(said) == 0 && r.disk == ballast.Full {
+		attention("the disk of %s is full: make room", r.dir)
+	}
+	for _, path := range r.Corrupt {
+		attention("a database was damaged and begun anew; what it was is kept as %s: check the disk, then remove that", path)
+	}
+}
+
+// disks returns what the running roles tell of theirs.
+func (r *report) disks() (all []ballast.Status) {
+	if r.Agent != nil {
+		all = append(all, r.Agent.Disk)
+	}
+	if r.Forwarder != nil {
+		all = append(all, r.Forwarder.Disk)
+	}
+	return all
+}
+
+// reserve tells what is left of a role's ballast.
+func reserve(d ballast.Status) string {
+	if d.Wanted > 0 && d.Ballast == 0 {
+		return "the reserve is in use"
+	}
+	return "there is no reserve"
+}
+
+func megabytes(bytes int64) string {
+	if bytes < 0 {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.1f MB", float64(bytes)/(1<<20))
+}
+
+// diskRow tells how the disk of the running roles is: "well, 1042.3 MB free, 16 MB in reserve for each role".
+func diskRow(all []ballast.Status) string {
+	d := all[0]
+	for _, other := range all[1:] {
+		if d.Condition == ballast.Well {
+			d.Condition = other.Condition
+		}
+		d.Ballast = min(d.Ballast, other.Ballast)
+	}
+	return fmt.Sprintf("%s, %s free, %d MB in reserve for each role", d.Condition, megabytes(d.Free), d.Ballast>>20)
 }
 
 func (r *report) print(out io.Writer) error {
@@ -327,6 +415,9 @@ func (r *report) print(out io.Writer) error {
 				row("drift", "%d %s: %s", n, known.reason, known.why)
 			}
 		}
+	}
+	if disks := r.disks(); len(disks) > 0 && disks[0].Condition != "" {
+		row("disk", "%s", diskRow(disks))
 	}
 	for _, text := range r.Attention {
 		row("ATTENTION", "%s", text)

@@ -17,6 +17,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/census"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/floods"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/refusals"
+	"github.com/samba-pwsync/samba-pwsync/internal/ballast"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/internal/notice"
 	"github.com/samba-pwsync/samba-pwsync/internal/proof"
@@ -27,7 +28,7 @@ func healthy() *report {
 	at := time.Date(2020, 1, 2, 3, 4, 5, 0, time.Local)
 	return &report{
 		Version: "1.0",
-		Agent: &agentStatus{Status: agent.Status{
+		Agent: &agentStatus{Disk: ballast.Status{Condition: ballast.Well, Free: 99 << 20, Ballast: 16 << 20, Wanted: 16 << 20}, Status: agent.Status{
 			Directory: agent.DirectoryStatus{Up: true, Since: at, DC: "dc1.example.com", NTHash: "stored"},
 			Captures:  agent.CaptureStatus{Pending: 1, Proven: 2, Unwanted: 3, Never: 4},
 			Policies:  census.Status{Kept: true, Made: at, AsOf: at, Accounts: 9, Policies: map[string]int{"staff": 4, "default": 5}, Targets: map[string]int{"google": 8}},
@@ -38,7 +39,7 @@ func healthy() *report {
 				{Policy: "staff", Audit: true, Passwords: refusals.Count{LastDay: 3, Total: 3}, Rules: []refusals.Rule{{Rule: "walk", Count: refusals.Count{LastDay: 3, Total: 3}}}},
 			}},
 		}},
-		Forwarder: &forwarderStatus{Notices: &notice.Status{Sent: 7, Waiting: 8, Lost: 9}, Status: deliver.Status{
+		Forwarder: &forwarderStatus{Disk: ballast.Status{Condition: ballast.Well, Free: 99 << 20, Ballast: 16 << 20, Wanted: 16 << 20}, Notices: &notice.Status{Sent: 7, Waiting: 8, Lost: 9}, Status: deliver.Status{
 			Watch: deliver.WatchStatus{AsOf: at, Fresh: true},
 			Targets: []deliver.TargetStatus{{
 				Name: "google", State: deliver.Up, Waiting: 5, Delivered: 6, Confirmed: 4, LastDelivered: at, Median: 1234567890,
@@ -71,6 +72,7 @@ forwarder  running
 watch      fresh, directory seen as of 2020-01-02 03:04:05
 google     up; 5 waiting, 0 parked, 6 accounts delivered, 4 of them confirmed, last 2020-01-02 03:04:05, median 1.235s after the change
 notices    7 sent, 8 waiting, 9 given up
+disk       well, 99.0 MB free, 16 MB in reserve for each role
 `
 	if got := printed(t, r); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -107,6 +109,18 @@ func TestWhatNeedsAttention(t *testing.T) {
 		}, "peer DC2 has not been heard since"},
 		{"unknown peer", func(r *report) { r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2"}} }, "peer DC2 was never heard"},
 		{"damaged", func(r *report) { r.Damaged = 2 }, "2 files made no sense"},
+		{"database damaged", func(r *report) { r.Corrupt = []string{"/s/queue.db.corrupt-1"} }, "is kept as /s/queue.db.corrupt-1"},
+		{"disk nearly full", func(r *report) { r.Agent.Disk = ballast.Status{Condition: ballast.Low, Free: 3 << 20, Wanted: 1} }, "nearly full (3.0 MB free): make room; the reserve is in use"},
+		{"disk full", func(r *report) { // said once, though both know
+			r.Agent.Disk = ballast.Status{Condition: ballast.Full, Error: "no space"}
+			r.Forwarder.Disk = r.Agent.Disk
+		}, "is full since never (no space): make room; there is no reserve"},
+		{"disk read-only", func(r *report) { r.Forwarder.Disk.Condition, r.disk = ballast.ReadOnly, ballast.ReadOnly }, "is read-only since"},
+		{"disk broken", func(r *report) {
+			r.Forwarder.Disk = ballast.Status{Condition: ballast.Broken, Error: "input/output error"}
+		}, "does not work since never: input/output error"},
+		{"disk read-only, seen from outside", func(r *report) { r.disk = ballast.ReadOnly }, "is read-only: no password"},
+		{"disk full, seen from outside", func(r *report) { r.disk = ballast.Full }, "is full: make room"},
 	} {
 		r := healthy()
 		tc.ill(r)
@@ -271,16 +285,17 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"":                    "agent attention captures damaged forwarder version",
-		"agent":               "captures directory floods followup keys policies refusals watch",
+		"":                    "agent attention captures corrupt damaged forwarder version",
+		"agent":               "captures directory disk floods followup keys policies refusals watch",
 		"agent.directory":     "dc error nt_hash since up",
 		"agent.captures":      "crowded damaged never oldest pending proven unprovable unwanted",
 		"agent.floods.0":      "account count last since",
 		"agent.policies":      "accounts as_of kept made pending policies targets",
 		"agent.watch":         "invocation_id mark usn",
 		"agent.refusals":      "full nonsense policies since started",
-		"forwarder":           "drift keys notices parked targets watch",
+		"forwarder":           "disk drift keys notices parked targets watch",
 		"forwarder.notices":   "lost sent waiting",
+		"forwarder.disk":      "ballast ballast_wanted condition free since",
 		"forwarder.watch":     "as_of fresh peers",
 		"forwarder.targets.0": "confirmed delivered error expired last_delivered median_ns name parked settling since state waiting",
 		"forwarder.parked.0":  "account class guid reason since target user version",

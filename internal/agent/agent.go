@@ -113,6 +113,9 @@ type Agent struct {
 	counted  *link            // for the census, so that the watch does not wait for filters that take long
 	census   *census.Census   // nil: none
 	notices  *notices.Notices // nil: nobody is told
+
+	stuckMu sync.Mutex
+	stuck   map[string]bool // captures that make no sense, and that the disk does not let be set aside
 }
 
 // New opens the folders. Nothing runs yet.
@@ -134,6 +137,10 @@ func New(o Options) (*Agent, error) {
 	}
 	if o.DialProofs == nil {
 		o.DialProofs = o.Dial
+	}
+	asked, err := spool.Open(o.Outgoing, change.AskSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("opening outgoing: %w", err)
 	}
 	d, handed := docket.New(o.ConfirmTimeout), newHanded()
 	var awaited []string // peers that must have heard of a change
@@ -167,6 +174,7 @@ func New(o Options) (*Agent, error) {
 		}
 	}
 	a := &Agent{
+		stuck:    map[string]bool{},
 		notices:  tell,
 		floods:   flooded,
 		incoming: incoming,
@@ -181,6 +189,7 @@ func New(o Options) (*Agent, error) {
 		watched:  newLink(o.Dial, nil),
 		watch: watch.New(watch.Options{
 			Spool:  sightings,
+			Asked:  asked,
 			File:   filepath.Join(o.StateDir, "watch.json"),
 			Host:   o.Host,
 			Lag:    o.ConfirmTimeout,
@@ -238,6 +247,8 @@ const (
 	followEvery = time.Second
 	// countEvery is the time between two looks at what the hook noted as refused.
 	countEvery = 2 * time.Second
+	// troubleEvery is the time between two attempts of what fails.
+	troubleEvery = 3 * time.Second
 	// lookEvery is how often it is asked whether it is time for a look at all accounts.
 	lookEvery = time.Second
 )
@@ -344,7 +355,8 @@ func (a *Agent) keepIndex(ctx context.Context) {
 	}
 }
 
-// repeat takes a step, again and again, while the DC answers on the watch's connection, until ctx ends.
+// repeat takes a step, again and again, while the DC answers on the watch's connection, until ctx ends. One that failed (the
+// disk is full) rests longer: it may have asked the DC a lot before.
 func (a *Agent) repeat(ctx context.Context, doing string, rest func(took time.Duration) time.Duration, step func(Directory) error) {
 	healthy := true
 	for {
@@ -363,11 +375,14 @@ func (a *Agent) repeat(ctx context.Context, doing string, rest func(took time.Du
 		case err != nil && healthy:
 			a.log.AgentTrouble(doing, err)
 		}
-		healthy = err == nil
+		pause := rest(time.Since(began))
+		if healthy = err == nil; !healthy && !errors.Is(err, directory.ErrUnavailable) {
+			pause = max(pause, troubleEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(rest(time.Since(began))):
+		case <-time.After(pause):
 		}
 	}
 }

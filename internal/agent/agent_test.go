@@ -263,7 +263,7 @@ func (s *site) sighted() []string {
 		if err != nil {
 			s.Fatal(err)
 		}
-		seen, err := change.ParseSightings(b)
+		seen, err := change.ParseSightings(filepath.Base(file), b)
 		if err != nil {
 			s.Fatal(err)
 		}

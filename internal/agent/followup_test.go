@@ -24,7 +24,7 @@ func (s *site) decided() (all []string) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		seen, err := change.ParseSightings(b)
+		seen, err := change.ParseSightings(filepath.Base(file), b)
 		if err != nil {
 			s.Fatal(err)
 		}

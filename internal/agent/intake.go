@@ -161,13 +161,29 @@ func (a *Agent) read(file string) (capture.Capture, error) {
 	if err != nil {
 		return capture.Capture{}, fmt.Errorf("reading %s: %w", file, err)
 	}
+	if c.FileName() != file { // a disk can also give the contents of another file
+		return capture.Capture{}, fmt.Errorf("reading %s: %w: it is the capture %s", file, capture.ErrDamaged, c.ID)
+	}
 	return c, nil
 }
 
-func (a *Agent) setAside(file string, cause error) {
-	if err := a.incoming.SetAside(file); err != nil {
-		a.log.AgentTrouble("setting a capture aside", err)
-		return
+// setAside moves a capture away that makes no sense, and reports whether the disk let it. Where not, that is said once, and the next look
+// tries again.
+func (a *Agent) setAside(file string, cause error) bool {
+	err := a.incoming.SetAside(file)
+	a.stuckMu.Lock()
+	said := a.stuck[file]
+	if err == nil {
+		delete(a.stuck, file)
+	} else {
+		a.stuck[file] = true
 	}
-	a.log.CaptureDamaged(file, cause)
+	a.stuckMu.Unlock()
+	switch {
+	case err == nil:
+		a.log.CaptureDamaged(file, cause)
+	case !said:
+		a.log.AgentTrouble("setting a capture aside", err)
+	}
+	return err == nil
 }

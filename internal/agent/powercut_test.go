@@ -12,6 +12,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/checked"
 	"github.com/samba-pwsync/samba-pwsync/internal/crash"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/trial"
@@ -151,14 +152,15 @@ func handedOver() func(crash.State) error {
 					return c.Capture, err
 				})] = true
 			case strings.HasSuffix(path, change.SightingsSuffix):
-				sightings, _ := change.ParseSightings(content)
+				sightings, _ := change.ParseSightings(filepath.Base(path), content)
 				for _, s := range sightings {
 					passed[s.Account.GUID] = max(passed[s.Account.GUID], s.Stamp.Version)
 				}
 			}
 		}
 		var mark change.Mark
-		if json.Unmarshal(state.Files["outgoing/mark"], &mark) == nil {
+		text, err := checked.Text(state.Files["outgoing/mark"])
+		if err == nil && json.Unmarshal(text, &mark) == nil {
 			for n := range crowd { // the directory had committed everything before the agent looked
 				if guid := (dsdb.GUID{byte(n), 0, 0xac}); passed[guid] < 2 {
 					return fmt.Errorf("the mark covers user%d, and version %d was passed on", n, passed[guid])

@@ -298,9 +298,11 @@ func (a *Agent) finish(f docket.Finding) error {
 	if f.Orphan {
 		return nil
 	}
-	err := a.incoming.Remove(f.File)
-	a.docket.Remove(f) // were the file still there, the next scan would take it in anew
-	return err
+	if err := a.incoming.Remove(f.File); err != nil {
+		return err // it stays in the docket: the next scan would take it in anew, and have its account looked up at once
+	}
+	a.docket.Remove(f)
+	return nil
 }
 
 // complain about a capture of which something failed that was to be done. It stays and is looked at again.
@@ -321,16 +323,20 @@ func (a *Agent) complain(ctx context.Context, f docket.Finding, err error, doing
 func (a *Agent) dismiss(f docket.Finding, cause error) {
 	if cause != nil && !errors.Is(cause, directory.ErrNotFound) {
 		// The DC did answer, but not the question. That says nothing about the capture, so it is kept for a human.
-		a.setAside(f.File, cause)
-		a.docket.Remove(f)
+		if a.setAside(f.File, cause) {
+			a.docket.Remove(f)
+		}
 		return
 	}
-	err := a.incoming.Remove(f.File)
+	if err := a.incoming.Remove(f.File); err != nil { // it stays, and has its turn again
+		if a.docket.FirstTrouble(f) {
+			a.log.AgentTrouble("shredding a capture", err)
+		}
+		return
+	}
 	a.docket.Remove(f)
 	id, name := f.Header.ID.String(), f.Header.Account
 	switch {
-	case err != nil:
-		a.log.AgentTrouble("shredding a capture", err)
 	case f.Matched:
 	case f.Orphan && f.Earlier:
 		a.log.Unclaimed(id, name)

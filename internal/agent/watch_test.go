@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -332,7 +333,7 @@ func TestWatchCannotWrite(t *testing.T) {
 		if m := s.mark(); m.AsOf.After(changed) {
 			s.Errorf("the mark says %v, after the change at %v", m.AsOf, changed)
 		}
-		s.after(watchEvery)
+		s.after(troubleEvery)
 		s.expectSighted("alice@2")
 		if n := strings.Count(s.log.String(), "watching the directory failed"); n != 1 {
 			s.Errorf("that it failed has been said %d times", n)
@@ -354,5 +355,32 @@ func TestSightingsAreOfWhenTheLookBegan(t *testing.T) {
 		if got := filepath.Base(files[0]); got > latest {
 			s.Errorf("the file is %s, want one of before %s", got, latest)
 		}
+	})
+}
+
+// Where the forwarder has lost what it was told, it asks, and gets all: as it is now, whatever it knew.
+func TestForwarderAsksForAll(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		s.start()
+		s.after(time.Second)
+		s.expectSighted("alice@1")
+		for range 2 { // one after the other
+			ask := filepath.Join(s.outgoing, change.AskFile(time.Now(), "x"))
+			if err := os.WriteFile(ask, nil, 0o600); err != nil {
+				s.Fatal(err)
+			}
+			before := s.mark()
+			s.after(2 * time.Second)
+			s.expectSighted("alice@1 reset", "whole")
+			if _, err := os.Stat(ask); !errors.Is(err, fs.ErrNotExist) {
+				s.Errorf("the question is there still: %v", err)
+			}
+			if !s.mark().AsOf.After(before.AsOf) {
+				s.Error("no mark followed")
+			}
+		}
+		s.after(time.Minute)
+		s.expectSighted()
 	})
 }

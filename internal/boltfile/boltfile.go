@@ -6,7 +6,7 @@
 //
 // Why: bbolt keeps no checksum of its pages, so one flipped bit on the disk comes back as a wrong value without an error;
 // and it panics on a damaged structure, already in Open. Here the first is an error of Get (and Load drops the value), and
-// the second makes Open move the file aside and begin a new one.
+// the second makes Open move the file aside and begin a new one. What bbolt could not survive, Open finds before it (shape.go).
 //
 // Guarantee: when Update returns nil, a crash right after does not undo it. When Update returns an error, nothing of it
 // happened. A panic of bbolt later than in Open is ErrDamaged, and so is every call after it, since bbolt's locks may still be
@@ -28,7 +28,10 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -81,11 +84,23 @@ func open(path string, buckets []string) (*DB, error) {
 		} else if size := info.Size(); info.Mode().IsRegular() && 0 < size && size < int64(2*os.Getpagesize()) {
 			return fmt.Errorf("%w: %d bytes are too few", ErrDamaged, size)
 		}
+		if err := checkShape(path); err != nil {
+			return err
+		}
 		db.bolt, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
 		if err != nil {
 			return err
 		}
 		if err := db.bolt.View(whole(path)); err != nil {
+			return err
+		}
+		// A transaction writes even if it changes nothing, and the disk may be full.
+		missing := false
+		err = db.bolt.View(func(tx *bolt.Tx) error {
+			missing = slices.ContainsFunc(buckets, func(name string) bool { return tx.Bucket([]byte(name)) == nil })
+			return nil
+		})
+		if err != nil || !missing {
 			return err
 		}
 		return db.bolt.Update(func(tx *bolt.Tx) error {
@@ -107,7 +122,18 @@ func open(path string, buckets []string) (*DB, error) {
 		err = fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	_ = db.Close()
-	return nil, fmt.Errorf("opening %s: %w", path, err)
+	return nil, fmt.Errorf("opening %s: %w", path, named(err))
+}
+
+// named gives an error of bbolt's its cause back, of which it keeps the text only where it makes a file longer: who opens it wants to know whether it is the
+// disk that was full.
+func named(err error) error {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if !errors.Is(err, errno) && strings.HasSuffix(err.Error(), ": "+errno.Error()) {
+			return fmt.Errorf("%s: %w", strings.TrimSuffix(err.Error(), ": "+errno.Error()), errno)
+		}
+	}
+	return err
 }
 
 // whole checks the structure: no page is missing, none is used twice, and no value goes on behind the file's end.

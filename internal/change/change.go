@@ -14,7 +14,11 @@
 // The Mark says until when the agent's watch has seen every password stamp. The agent writes the sightings first and the mark
 // after them; the forwarder reads the mark first and the sightings after it. So whatever the mark covers, the forwarder knows.
 //
-// Bytes: JSON with a format number. A file of a format that a reader does not know is an error, not a guess.
+// The forwarder asks for all stamps anew, with a file whose name ends in AskSuffix, when it has lost some to the disk. The agent passes them on as
+// those of a restored directory, whatever was known before, and removes the file after that. Until then no mark counts.
+//
+// Bytes: JSON with a format number, behind it a checksum (internal/checked). A file of a format that a reader does not know is an error,
+// not a guess.
 //
 // An attacker who can write here, and seals a box to the forwarder's public key, can have any password delivered: the folder
 // is the forwarder's own, 0700, and only root and the forwarder's user reach it.
@@ -25,8 +29,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/checked"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -36,6 +42,8 @@ const (
 	Suffix = ".change"
 	// SightingsSuffix ends the file name of a list of sightings.
 	SightingsSuffix = ".sightings"
+	// AskSuffix ends the file name of what asks for the stamps of all accounts.
+	AskSuffix = ".ask"
 	// MaxSize bounds any of these files, in bytes.
 	MaxSize = 1 << 20
 
@@ -43,7 +51,7 @@ const (
 	format   = 1
 )
 
-// ErrDamaged means that a file is torn, no JSON, of another format, or lacks what makes it meaningful.
+// ErrDamaged means that a file is torn, not what was written, no JSON, of another format, or lacks what makes it meaningful.
 var ErrDamaged = errors.New("not a whole change")
 
 // Account identifies a directory account. GUID is the identity; the rest is for people and for targets.
@@ -84,9 +92,35 @@ func (c Change) FileName() string {
 	return fmt.Sprintf("%020d-%s-%d%s", c.Captured.UnixNano(), c.Capture, c.Stamp.Version, Suffix)
 }
 
+// encode returns the bytes of a file.
+func encode(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return checked.Wrap(text), nil
+}
+
+// decode reads the bytes of a file. Error: ErrDamaged.
+func decode(b []byte, v any) error {
+	text, err := checked.Text(b)
+	if err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	return nil
+}
+
+// Belongs reports whether a file of that name can hold the change: a disk can also give the contents of another file.
+func (c Change) Belongs(name string) bool {
+	return strings.HasPrefix(name, strings.TrimSuffix(c.FileName(), Suffix))
+}
+
 // Marshal returns the file's bytes.
 func (c Change) Marshal() ([]byte, error) {
-	return json.Marshal(struct {
+	return encode(struct {
 		Format int `json:"format"`
 		Change
 	}{format, c})
@@ -98,8 +132,8 @@ func Parse(b []byte) (Change, error) {
 		Format int `json:"format"`
 		Change
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return Change{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+	if err := decode(b, &f); err != nil {
+		return Change{}, err
 	}
 	switch c := f.Change; {
 	case f.Format != format:
@@ -129,27 +163,37 @@ func SightingsFile(began time.Time, unique string) string {
 	return fmt.Sprintf("%020d-%s%s", began.UnixNano(), unique, SightingsSuffix)
 }
 
-// MarshalSightings returns the bytes of a file of sightings.
-func MarshalSightings(sightings []Sighting) ([]byte, error) {
-	return json.Marshal(struct {
+// MarshalSightings returns the bytes of a file of sightings, which are for that name only: a disk can also give the contents of another file.
+func MarshalSightings(name string, sightings []Sighting) ([]byte, error) {
+	return encode(struct {
 		Format    int        `json:"format"`
+		Name      string     `json:"name,omitempty"` // files of before it was there have it not
 		Sightings []Sighting `json:"sightings"`
-	}{format, sightings})
+	}{format, name, sightings})
 }
 
-// ParseSightings reads a file of sightings. Error: ErrDamaged.
-func ParseSightings(b []byte) ([]Sighting, error) {
+// ParseSightings reads the file of sightings of that name. Error: ErrDamaged.
+func ParseSightings(name string, b []byte) ([]Sighting, error) {
 	var f struct {
 		Format    int        `json:"format"`
+		Name      string     `json:"name"`
 		Sightings []Sighting `json:"sightings"`
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+	if err := decode(b, &f); err != nil {
+		return nil, err
 	}
 	if f.Format != format {
 		return nil, fmt.Errorf("%w: format %d, this version reads %d", ErrDamaged, f.Format, format)
 	}
+	if f.Name != "" && f.Name != name {
+		return nil, fmt.Errorf("%w: it is the file %q", ErrDamaged, f.Name)
+	}
 	return f.Sightings, nil
+}
+
+// AskFile names a file that asks for the stamps of all accounts. What is in it does not matter.
+func AskFile(at time.Time, unique string) string {
+	return fmt.Sprintf("%020d-%s%s", at.UnixNano(), unique, AskSuffix)
 }
 
 // Peer is another domain controller that has a forwarder of its own, and how far the agent's DC has heard it.
@@ -171,7 +215,7 @@ type Mark struct {
 // WriteMark puts the mark into the outgoing folder, in place of the one before. It is not synced: a power cut may bring an
 // older mark back, which only makes the forwarder wait for the next one.
 func WriteMark(dir string, m Mark) error {
-	b, err := json.Marshal(m)
+	b, err := encode(m)
 	if err != nil {
 		return fmt.Errorf("writing mark: %w", err)
 	}
@@ -192,7 +236,7 @@ func ReadMark(dir string) (Mark, error) {
 	if err != nil {
 		return m, fmt.Errorf("reading mark: %w", err)
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
+	if err := decode(b, &m); err != nil {
 		return Mark{}, fmt.Errorf("reading mark: %w", err)
 	}
 	return m, nil

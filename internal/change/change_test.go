@@ -1,11 +1,13 @@
 package change
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,11 +44,11 @@ func TestRoundTrip(t *testing.T) {
 		{Account: want.Account, Stamp: want.Stamp, Wanted: &Wanted{}},
 		{Account: want.Account, Stamp: want.Stamp, Wanted: &Wanted{DC: "DC1", Routes: []WantedRoute{{want.Routes[0], ComplexityOff, "the domain"}}}},
 	}
-	b, err = MarshalSightings(s)
+	b, err = MarshalSightings("x", s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ParseSightings(b); err != nil || !reflect.DeepEqual(got, s) {
+	if got, err := ParseSightings("x", b); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("came back as %+v, %v", got, err)
 	}
 }
@@ -71,7 +73,7 @@ func TestParseRefuses(t *testing.T) {
 		if _, err := Parse([]byte(text)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%q: %v", text, err)
 		}
-		if _, err := ParseSightings([]byte(text)); !errors.Is(err, ErrDamaged) {
+		if _, err := ParseSightings("x", []byte(text)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("sightings %q: %v", text, err)
 		}
 	}
@@ -115,19 +117,19 @@ func FuzzParse(f *testing.F) {
 
 func FuzzParseSightings(f *testing.F) {
 	for _, s := range [][]Sighting{nil, {{Account: sample().Account, Stamp: sample().Stamp, Wanted: &Wanted{Routes: []WantedRoute{{Reason: Lost}}}}}, {{Whole: true}}} {
-		b, _ := MarshalSightings(s)
+		b, _ := MarshalSightings("x", s)
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := ParseSightings(b)
+		s, err := ParseSightings("x", b)
 		if err != nil {
 			return
 		}
-		again, err := MarshalSightings(s)
+		again, err := MarshalSightings("x", s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := ParseSightings(again); err != nil || len(back) != len(s) {
+		if back, err := ParseSightings("x", again); err != nil || len(back) != len(s) {
 			t.Errorf("%d sightings came back as %d, %v", len(s), len(back), err)
 		}
 	})
@@ -137,5 +139,42 @@ func TestSightingsFile(t *testing.T) {
 	early, late := time.Unix(1700000000, 5), time.Unix(1700000000, 10)
 	if a, b := SightingsFile(early, "z"), SightingsFile(late, "a"); a >= b || filepath.Ext(a) != SightingsSuffix {
 		t.Errorf("%s is not before %s", a, b)
+	}
+}
+
+// What the disk damages, and contents that are another file's, are noticed.
+func TestDamage(t *testing.T) {
+	c := sample()
+	b, err := c.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := SightingsFile(c.Captured, "a")
+	s, err := MarshalSightings(name, []Sighting{{Account: c.Account, Stamp: c.Stamp}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseSightings(name, s); err != nil {
+		t.Error(err)
+	}
+	if _, err := ParseSightings(SightingsFile(c.Captured, "b"), s); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another file's: %v", err)
+	}
+	if !c.Belongs(c.FileName()) || !c.Belongs(strings.TrimSuffix(c.FileName(), Suffix)+"-x"+Suffix) || c.Belongs("1"+c.FileName()) {
+		t.Error("whose name is whose is not told")
+	}
+	for i := range b {
+		spoilt := bytes.Clone(b)
+		spoilt[i] ^= 1
+		if _, err := Parse(spoilt); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("a bit of byte %d flipped: %v", i, err)
+		}
+	}
+	for i := range s {
+		spoilt := bytes.Clone(s)
+		spoilt[i] ^= 1
+		if _, err := ParseSightings(name, spoilt); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("a bit of byte %d of sightings flipped: %v", i, err)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package change
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -31,7 +30,7 @@ func NoticeFile(made time.Time, id string) string {
 
 // Marshal returns the file's bytes.
 func (n Notice) Marshal() ([]byte, error) {
-	return json.Marshal(struct {
+	return encode(struct {
 		Format int `json:"format"`
 		Notice
 	}{format, n})
@@ -43,8 +42,8 @@ func ParseNotice(b []byte) (Notice, error) {
 		Format int `json:"format"`
 		Notice
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return Notice{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+	if err := decode(b, &f); err != nil {
+		return Notice{}, err
 	}
 	switch n := f.Notice; {
 	case f.Format != format:

@@ -60,6 +60,10 @@ type Config struct {
 	// writes its captures below it while the directory waits, so it belongs on a local disk.
 	StateDir string `toml:"state_dir" form:"path" required:"true"`
 
+	// How much room the agent and the forwarder each keep for a full disk, in MB: a file "ballast" in their folders. It is removed when the disk is full, so that what
+	// waits can be finished and new passwords be stored for some time more, and made again when there is plenty of room. 0 keeps none.
+	Ballast int `toml:"ballast" range:"0 10000"`
+
 	Hook      Hook              `toml:"hook"`
 	Policy    Policy            `toml:"policy"`
 	Policies  []NamedPolicy     // the sections [policy.NAME], in the order of their precedence
@@ -361,6 +365,7 @@ type Entra struct {
 func Default() *Config {
 	return &Config{
 		StateDir: "/var/lib/samba-pwsync",
+		Ballast:  16,
 		Hook:     Hook{OnCaptureError: Accept, OnAlsoError: Accept},
 		Policy:   Policy{Mode: Enforce, MinLength: 8, MaxLength: 16, Complexity: true, BannedScore: 5, Preflight: true},
 		Directory: Directory{

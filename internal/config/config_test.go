@@ -25,6 +25,7 @@ func write(t testing.TB, text string) string {
 
 const whole = `
 state_dir = "/srv/pwsync"
+ballast = 7
 
 [hook]
 on_capture_error = "refuse"
@@ -114,6 +115,7 @@ func TestLoad(t *testing.T) {
 	staff.Mode, staff.Tiers, staff.MinLength = Enforce, []string{}, 12
 	want := &Config{
 		StateDir: "/srv/pwsync",
+		Ballast:  7,
 		Hook:     Hook{OnCaptureError: Refuse, OnAlsoError: Refuse},
 		Policy:   policy,
 		Policies: []NamedPolicy{
@@ -151,7 +153,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if line := got.lines["target.m365-1.certificate_file"]; line != 75 {
+	if line := got.lines["target.m365-1.certificate_file"]; line != 76 {
 		t.Errorf("certificate_file is on line %d", line)
 	}
 }

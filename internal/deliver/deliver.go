@@ -3,6 +3,8 @@
 // What: one intake, which turns files into queue items and applies the agent's sightings; and for each target a lane, which leases
 // items, opens their boxes, and calls the target. Lanes do not wait for each other.
 //
+// What the disk has damaged of the agent's sightings, or of the ledger, the agent is asked for (change.AskSuffix). Until it has told all anew, no mark counts.
+//
 // The rule (docs/design.md): a password is sent only while the directory itself proves that it is the account's current one. A change
 // that the agent proved within the last ten seconds may be tried once on the strength of that. Everything else, and every repeated
 // attempt, needs the watch: a mark at most a minute old, and not older than the moment the item became due, with all
@@ -25,8 +27,7 @@
 // set, or hold deliveries back; one who can only write to the queue or the ledger can only do the latter.
 //
 // Not solved: a target that applies a request after we gave it up for lost (timeout, crash) can apply it after the next
-// request for the same account; none of the targets has a way to forbid that. A file of sightings that the disk damaged
-// after its mark was written: it is set aside, with an event, and what it said is unknown until the account changes again. And a machine
+// request for the same account; none of the targets has a way to forbid that. And a machine
 // whose clock stands still while it is off: a file that was put there in the moments before is taken for new. And, with peers, a DC that is
 // heard but does not hear, and a forwarder that stands still for minutes between its last look and its request: see settle.go.
 package deliver
@@ -76,6 +77,7 @@ type Options struct {
 	Key       seal.Keys // opens the secret boxes
 	Queue     *queue.Queue
 	Ledger    *ledger.Ledger
+	Lost      bool // the ledger was damaged: what the agent told may be forgotten
 	Targets   []Target
 	SecretTTL time.Duration // how long after its capture a password may wait; 0: 72 hours
 	Log       *event.Log
@@ -98,6 +100,9 @@ type Forwarder struct {
 	log     *event.Log
 	changes *spool.Spool
 	sights  *spool.Spool
+	asks    *spool.Spool // for the stamps of all accounts
+	lost    bool         // we have to ask for them; the intake's own
+	askedAt time.Time    // when this process last did; the intake's own
 	lanes   map[string]*lane
 	names   []string // of the lanes, in the order of Options
 	watch   watch
@@ -107,6 +112,10 @@ type Forwarder struct {
 	ahead   map[string]time.Time // looks of before the clock was set back, and when their first file was met; the intake's own
 	begun   bool                 // what lay in the folder at the start has been taken in; the intake's own
 	fail    context.CancelCauseFunc
+
+	mu    sync.Mutex
+	said  map[string]bool // steps that fail, which has been said
+	stuck map[string]bool // changes that are damaged, and could not be set aside
 }
 
 // New prepares a forwarder and starts nothing.
@@ -119,7 +128,12 @@ func New(o Options) (*Forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
+	asks, err := spool.Open(o.Outgoing, change.AskSuffix)
+	if err != nil {
+		return nil, err
+	}
 	f := &Forwarder{
+		asks: asks, lost: o.Lost, said: map[string]bool{}, stuck: map[string]bool{},
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
 		lanes: map[string]*lane{}, watch: watch{log: o.Log}, book: book{turn: make(chan struct{}, 1)}, torn: map[string]time.Time{}, unread: map[string]bool{},
 		ahead: map[string]time.Time{},
@@ -156,15 +170,14 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 	attempts, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 
-	if err := f.recall(); err != nil {
-		return fmt.Errorf("starting forwarder: %w", err)
-	}
 	var lanes sync.WaitGroup
-	for _, l := range f.lanes {
-		lanes.Go(func() { l.run(ctx, attempts) })
+	if f.persist(ctx, "recalling what is in the queue", f.recall) {
+		for _, l := range f.lanes {
+			lanes.Go(func() { l.run(ctx, attempts) })
+		}
+		lanes.Go(func() { f.sweep(ctx) })
+		f.intake(ctx, ticks)
 	}
-	lanes.Go(func() { f.sweep(ctx) })
-	f.intake(ctx, ticks)
 	stop := time.AfterFunc(stopGrace, abandon)
 	defer stop.Stop()
 	lanes.Wait()
@@ -363,15 +376,27 @@ func (f *Forwarder) Needs(key seal.KeyID) (bool, error) {
 	return false, nil
 }
 
+// trouble says that a step failed, once until it succeeds: a disk that is full is no reason to fill the log. about tells steps of one kind apart.
+func (f *Forwarder) trouble(doing, about string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	step := doing + "\x00" + about
+	if err == nil {
+		delete(f.said, step)
+	} else if !f.said[step] {
+		f.said[step] = true
+		f.log.ForwarderTrouble(doing, err)
+	}
+}
+
 // persist runs write until it succeeds: going on without would send a password twice, or forget one. It gives up, and
 // returns false, if the database is damaged or ctx has ended.
 func (f *Forwarder) persist(ctx context.Context, doing string, write func() error) bool {
-	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
 		err := write()
-		if err == nil {
+		if f.trouble(doing, "", err); err == nil {
 			return true
 		}
-		f.log.ForwarderTrouble(doing, err)
 		if errors.Is(err, boltfile.ErrDamaged) {
 			f.fail(err)
 			return false
@@ -386,21 +411,40 @@ func (f *Forwarder) persist(ctx context.Context, doing string, write func() erro
 
 // shred destroys a change's file if no item needs it any more. What it cannot destroy, the intake meets again.
 func (f *Forwarder) shred(file string) {
-	if file == "" || f.queue.Needs(file) {
+	if file == "" || f.queue.Needs(file) || f.isStuck(file) { // what is stuck is kept for a person
 		return
 	}
-	if err := f.changes.Remove(file); err != nil {
-		f.log.ForwarderTrouble("shredding a change", err)
-	}
+	f.trouble("shredding a change", file, f.changes.Remove(file))
 }
 
+// setAside moves a file away that makes no sense. Where the disk does not let it, the file stays, and is stuck: the intake tries again.
 func (f *Forwarder) setAside(s *spool.Spool, file string, why error) {
 	err := s.SetAside(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return // another target's lane was quicker
 	}
-	f.log.ChangeDamaged(file, why)
-	if err != nil {
-		f.log.ForwarderTrouble("setting a file aside", err)
+	if f.stick(file, err != nil) {
+		f.log.ChangeDamaged(file, why)
 	}
+	f.trouble("setting a file aside", file, err)
+}
+
+// stick notes whether a file is stuck, and reports whether it was not before.
+func (f *Forwarder) stick(file string, is bool) (news bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	news = !f.stuck[file]
+	if is {
+		f.stuck[file] = true
+	} else {
+		delete(f.stuck, file)
+	}
+	return news
+}
+
+// isStuck reports whether a file is damaged and could not be set aside: it must not be queued.
+func (f *Forwarder) isStuck(file string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stuck[file]
 }

@@ -760,8 +760,10 @@ func TestDamagedFiles(t *testing.T) {
 		moved.SecretBox = slow.SecretBox
 		w.put(moved)
 		w.pass(10 * time.Second)
+		w.answer()
 		w.places["google"].holds(1, 1)
 		w.settled()
+		w.happened("asked-for-all", 1)
 		w.happened("change-damaged", 4)
 		for _, name := range []string{"3.change", "4.sightings", foreign, moved.FileName()} {
 			if _, err := os.Stat(filepath.Join(w.outgoing(), "damaged", name)); err != nil {
@@ -785,7 +787,7 @@ func TestUnreadableFile(t *testing.T) {
 		file := w.put(w.change(1, 1, "google"))
 		var fault error
 		look := func() found {
-			_, state := read(w.f, w.f.changes, file, func(b []byte) (change.Change, error) {
+			_, state := read(w.f, w.f.changes, file, func(_ string, b []byte) (change.Change, error) {
 				if fault != nil {
 					return change.Change{}, fault
 				}
@@ -1045,6 +1047,84 @@ func TestUnwritableState(t *testing.T) {
 		if n := len(p.asked()); n != 1 {
 			t.Errorf("sent %d times", n)
 		}
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// What a file of sightings said that the disk has damaged is asked for, and until it is there nothing goes that waited.
+func TestDamagedSightingsAreAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.fails(errors.New("away"))
+		w.start()
+		w.watched()
+		w.put(w.change(1, 1, "google"))
+		w.put(w.change(2, 1, "google"))
+		w.pass(time.Minute)
+		w.unwatch()
+		w.write("5.sightings", []byte("{\"format\":1,\"sightings\":[{")) // it said that account 1 has version 2
+		w.all = func() []change.Sighting {
+			return []change.Sighting{
+				{Account: account(1), Stamp: stamp(2), Reset: true}, {Account: account(2), Stamp: stamp(1), Reset: true}, {Whole: true},
+			}
+		}
+		p.fails(nil)
+		before := len(p.asked())
+		for range 60 { // an agent that writes marks, and is slow to answer
+			w.mark(time.Now())
+			w.pass(time.Second)
+		}
+		if n := len(p.asked()) - before; n > 0 {
+			t.Errorf("%d sent before the agent had told all", n)
+		}
+		w.watched()
+		w.pass(20 * time.Minute)
+		p.holds(1, 0)
+		p.holds(2, 1)
+		w.happened("asked-for-all", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// A file that makes no sense and cannot be set aside is said so once, is not queued again and again, and is set aside when that is possible.
+func TestStuckFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		if err := os.WriteFile(filepath.Join(w.outgoing(), "damaged"), nil, 0o600); err != nil { // no folder can be made
+			t.Fatal(err)
+		}
+		w.start()
+		w.watched()
+		w.write("3.change", []byte("noise"))
+		ours, err := w.key, error(nil)
+		if w.key, err = seal.Generate(); err != nil {
+			t.Fatal(err)
+		}
+		foreign := w.put(w.change(5, 1, "google"))
+		w.key = ours
+		w.put(w.change(1, 1, "google"))
+		w.pass(time.Hour)
+		w.places["google"].holds(1, 1)
+		w.happened("change-damaged", 2)
+		w.happened("queued", 2)
+		if n := w.log.Counters()["forwarder-trouble"]; n > 4 {
+			t.Errorf("%d troubles were logged", n)
+		}
+		if err := os.Remove(filepath.Join(w.outgoing(), "damaged")); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		for _, name := range []string{"3.change", foreign} {
+			if _, err := os.Stat(filepath.Join(w.outgoing(), "damaged", name)); err != nil {
+				t.Error(err)
+			}
+		}
+		w.happened("change-damaged", 2)
 		w.settled()
 		w.unwatch()
 		w.stop()

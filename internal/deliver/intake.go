@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,11 +78,10 @@ func (f *Forwarder) intake(ctx context.Context, ticks <-chan struct{}) {
 
 // try runs a step that the next tick repeats if it fails.
 func (f *Forwarder) try(doing string, step func() error) {
-	if err := step(); err != nil {
-		f.log.ForwarderTrouble(doing, err)
-		if errors.Is(err, boltfile.ErrDamaged) {
-			f.fail(err)
-		}
+	err := step()
+	f.trouble(doing, "", err)
+	if errors.Is(err, boltfile.ErrDamaged) {
+		f.fail(err)
 	}
 }
 
@@ -89,6 +89,7 @@ func (f *Forwarder) try(doing string, step func() error) {
 // has been applied; and of a change that is listed, all sightings that the agent wrote before it are applied before it is queued.
 func (f *Forwarder) scan() error {
 	mark, markErr := change.ReadMark(f.changes.Dir())
+	awaits, askErr := f.awaitsAll() // after the mark, which the agent writes when it has answered
 	changes, err := f.changes.New(f.queue.Needs)
 	if err != nil {
 		return err
@@ -102,7 +103,7 @@ func (f *Forwarder) scan() error {
 	}
 	f.begun = true
 	marked := markErr == nil || errors.Is(markErr, fs.ErrNotExist)
-	if marked && whole && f.watch.set(mark, time.Now()) {
+	if marked && whole && !awaits && f.watch.set(mark, time.Now()) {
 		if err := f.rouse(); err != nil {
 			return err
 		}
@@ -111,11 +112,25 @@ func (f *Forwarder) scan() error {
 		}
 	}
 	for _, name := range applied { // last: each costs a few milliseconds that a change need not wait
-		if err := f.sights.Remove(name); err != nil {
+		if err := f.sights.Discard(name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return askErr
+}
+
+// awaitsAll asks the agent for the stamps of all accounts, if some were lost, and reports whether its answer is still to come.
+func (f *Forwarder) awaitsAll() (bool, error) {
+	if f.lost {
+		now := time.Now()
+		if err := f.asks.Put(change.AskFile(now, rand.Text()), nil); err != nil {
+			return true, fmt.Errorf("asking the agent for all stamps: %w", err)
+		}
+		f.lost, f.askedAt = false, now
+		f.log.AskedForAll()
+	}
+	names, err := f.asks.List()
+	return err != nil || len(names) > 0, err
 }
 
 // applySightings applies all files of sightings and returns their names. whole is false if one of them made no sense (yet), or could not
@@ -185,6 +200,13 @@ func (f *Forwarder) queueChanges(names []string) error {
 	if err := f.tell(); err != nil { // which failed, if there is anything to tell
 		return err
 	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		if f.isStuck(name) {
+			f.setAside(f.changes, name, nil) // why has been said
+			return true
+		}
+		return false
+	})
 	for names := range slices.Chunk(names, batch) {
 		if err := f.queueBatch(names); err != nil {
 			return err
@@ -202,7 +224,7 @@ func (f *Forwarder) queueBatch(names []string) error {
 		items   []queue.Item
 	)
 	for _, name := range names {
-		c, state := read(f, f.changes, name, change.Parse)
+		c, state := read(f, f.changes, name, parseChange)
 		if state != good {
 			continue
 		}
@@ -257,6 +279,15 @@ func (f *Forwarder) queueBatch(names []string) error {
 		f.shred(name)
 	}
 	return nil
+}
+
+// parseChange reads the change that belongs into the file of that name. Error: change.ErrDamaged.
+func parseChange(name string, b []byte) (change.Change, error) {
+	c, err := change.Parse(b)
+	if err == nil && !c.Belongs(name) {
+		err = fmt.Errorf("%w: it is the change %s", change.ErrDamaged, c.FileName())
+	}
+	return c, err
 }
 
 // proven returns when a change was proven, as a time of this process (see watch). If that is not yet, the clock was set back since, and
@@ -343,10 +374,10 @@ const (
 
 // read reads a file. One that has made no sense for too long is set aside. That the disk does not give it says nothing about it: that is
 // said once, and the next look tries again.
-func read[T any](f *Forwarder, s *spool.Spool, name string, parse func([]byte) (T, error)) (value T, _ found) {
+func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name string, b []byte) (T, error)) (value T, _ found) {
 	b, err := s.Read(name, change.MaxSize)
 	if err == nil {
-		value, err = parse(b)
+		value, err = parse(name, b)
 	}
 	switch {
 	case err == nil:
@@ -370,8 +401,15 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func([]byte) (
 	if time.Since(since) < tornFor {
 		return value, unclear
 	}
-	f.forget(name)
+	if s == f.sights && !f.askedAt.After(since) { // what it says is asked for first: the next look sets it aside
+		f.lost = true
+		return value, unclear
+	}
 	f.setAside(s, name, fmt.Errorf("reading %s: %w", name, err))
+	if f.isStuck(name) {
+		return value, unclear
+	}
+	f.forget(name)
 	return value, gone
 }
 

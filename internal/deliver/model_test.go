@@ -501,7 +501,7 @@ func (m *modelWorld) sweep() {
 		m.Fatal(err)
 	}
 	for _, file := range files {
-		if c, state := read(m.f, m.f.changes, file, change.Parse); state == good {
+		if c, state := read(m.f, m.f.changes, file, parseChange); state == good {
 			older(c.Proven)
 		}
 	}
@@ -550,7 +550,7 @@ func (m *modelWorld) write(all bool) {
 		return
 	}
 	m.files++
-	b, err := change.MarshalSightings(sightings)
+	b, err := change.MarshalSightings("", sightings)
 	if err == nil {
 		err = durable.Create(filepath.Join(m.outgoing(), change.SightingsFile(n.at, fmt.Sprintf("-%09d", m.files))), b, 0o600)
 	}

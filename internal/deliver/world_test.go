@@ -3,6 +3,7 @@ package deliver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/ballast"
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
@@ -37,8 +39,10 @@ type world struct {
 	ttl     time.Duration
 	places  map[string]*place
 	targets []Target
-	told    atomic.Int64 // files of sightings
 	dozes   atomic.Bool
+	told    atomic.Int64             // files of sightings
+	asked   atomic.Int64             // how often the forwarder asked for all of them
+	all     func() []change.Sighting // what is answered then; nil: nothing
 
 	f       *Forwarder
 	queue   *queue.Queue
@@ -86,22 +90,32 @@ func memory(t testing.TB) string {
 
 func (w *world) outgoing() string { return filepath.Join(w.dir, "outgoing") }
 
-// open opens the databases and makes the forwarder.
+// open opens the databases and makes the forwarder. Where the disk does not let it, it waits, as serve does.
 func (w *world) open() {
 	w.Helper()
-	var err error
-	if w.queue, err = queue.Open(filepath.Join(w.dir, "queue.db"), w.log); err != nil {
-		w.Fatal(err)
+	err := w.openDatabases()
+	for ; ballast.IsTrouble(err); err = w.openDatabases() {
+		time.Sleep(5 * time.Second)
 	}
-	if w.ledger, err = ledger.Open(filepath.Join(w.dir, "ledger.db"), w.log); err != nil {
+	if err != nil {
 		w.Fatal(err)
 	}
 	w.f, err = New(Options{
-		Outgoing: w.outgoing(), Key: w.key, Queue: w.queue, Ledger: w.ledger, Targets: w.targets, SecretTTL: w.ttl, Log: w.log,
+		Outgoing: w.outgoing(), Key: w.key, Queue: w.queue, Ledger: w.ledger, Lost: w.ledger.Forgot(), Targets: w.targets, SecretTTL: w.ttl, Log: w.log,
 	})
 	if err != nil {
 		w.Fatal(err)
 	}
+}
+
+func (w *world) openDatabases() (err error) {
+	if w.queue, err = queue.Open(filepath.Join(w.dir, "queue.db"), w.log); err != nil {
+		return err
+	}
+	if w.ledger, err = ledger.Open(filepath.Join(w.dir, "ledger.db"), w.log); err != nil {
+		return errors.Join(err, w.queue.Close())
+	}
+	return nil
 }
 
 // close closes the databases.
@@ -151,8 +165,32 @@ func (w *world) pass(d time.Duration) {
 func (w *world) watched() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	done.Go(func() { w.every(ctx, func() { w.mark(time.Now()) }) })
+	done.Go(func() {
+		w.every(ctx, func() {
+			began := time.Now()
+			w.answer()
+			w.mark(began)
+		})
+	})
 	w.unwatch = func() { cancel(); done.Wait() }
+}
+
+// answer tells the forwarder what the directory holds, if it asked for that.
+func (w *world) answer() {
+	w.Helper()
+	asked, err := filepath.Glob(filepath.Join(w.outgoing(), "*"+change.AskSuffix))
+	if err != nil {
+		w.Error(err)
+	}
+	if len(asked) > 0 && w.all != nil {
+		w.tell(w.all()...)
+	}
+	for _, name := range asked {
+		w.asked.Add(1)
+		if err := durable.Remove(name); err != nil {
+			w.Error(err)
+		}
+	}
 }
 
 // every does something at once and then each second, until ctx ends.
@@ -262,11 +300,12 @@ func (w *world) sight(n byte, version int) {
 // tell passes on what the agent sees.
 func (w *world) tell(sightings ...change.Sighting) {
 	w.Helper()
-	b, err := change.MarshalSightings(sightings)
+	name := change.SightingsFile(time.Now(), fmt.Sprint(w.told.Add(1)))
+	b, err := change.MarshalSightings(name, sightings)
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.write(fmt.Sprintf("%020d-%d%s", time.Now().UnixNano(), w.told.Add(1), change.SightingsSuffix), b)
+	w.write(name, b)
 }
 
 // files returns the names in the outgoing folder, the mark aside.

@@ -1,8 +1,8 @@
 // Package durable writes files that survive a power cut.
 //
 // Guarantee: when Create, Replace, Move, Folder, Remove or Sync returns nil, a crash of the process, the kernel or the power right after does
-// not undo it. When Create returns an error, nothing stands under the name, or (if even the removal failed) something that
-// its reader must recognise as incomplete.
+// not undo it. When Create returns an error, nothing stands under the name, or something that its reader must recognise as incomplete (if even the
+// removal failed), or the whole file, which a power cut may take away (if the folder could not be synced).
 //
 // System calls: fsync of a file does not sync the entry in its folder (fsync(2)), so both are synced. Create writes straight
 // to the final name (openat O_EXCL|O_NOFOLLOW, write, fsync, close, fsync of the folder): one journal commit instead of the
@@ -144,6 +144,53 @@ func Shred(path string) error {
 	// A disk too broken to overwrite the file may still forget it.
 	if err := errors.Join(err, Remove(path)); err != nil {
 		return fmt.Errorf("shredding: %w", err)
+	}
+	return nil
+}
+
+// Reserve makes a file of that size whose blocks are its own, so that removing it makes room. It is not there if that fails. Error: what the disk says,
+// also of a file system on which nothing else helps than to write it: there it is written.
+func Reserve(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("reserving: %w", err)
+	}
+	err = syscall.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		err = nil
+		for zeros := make([]byte, 1<<16); err == nil && size > 0; size -= int64(len(zeros)) {
+			_, err = f.Write(zeros[:min(size, int64(len(zeros)))])
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(path)
+		return fmt.Errorf("reserving: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Probe tries whether a file can be made, written and removed in a folder; durable: and synced. It leaves nothing behind that the next call does not
+// remove. Error: what the disk says.
+func Probe(dir string, durable bool) error {
+	path := filepath.Join(dir, "probe")
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("probing: %w", err)
+	}
+	sync := (*os.File).Sync
+	if !durable {
+		sync = func(*os.File) error { return nil }
+	}
+	if err := create(path, make([]byte, 4096), 0o600, sync); err != nil {
+		return fmt.Errorf("probing: %w", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("probing: %w", err)
+	}
+	if durable {
+		return syncDir(dir)
 	}
 	return nil
 }

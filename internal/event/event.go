@@ -151,6 +151,21 @@ func (l *Log) Sighted(n int) {
 	l.write(slog.LevelDebug, "sighted", "password stamps passed on", slog.Int("count", n))
 }
 
+// PositionDamaged: the file of where the watch stood makes no sense. All stamps are passed on anew.
+func (l *Log) PositionDamaged(file string, err error) {
+	l.write(slog.LevelError, "position-damaged", "where the watch stood is damaged: all accounts are read anew; check the disk", slog.String("file", file), failed(err))
+}
+
+// FollowupForgotten: the file of when samba-pwsync was installed makes no sense. What was changed before now counts as of before that, for drift.
+func (l *Log) FollowupForgotten(file string) {
+	l.write(slog.LevelError, "followup-forgotten", "when this installation began is not known any more: drift takes it for now; check the disk", slog.String("file", file))
+}
+
+// AllTold: the forwarder had asked for the stamps of all accounts, and has got them.
+func (l *Log) AllTold() {
+	l.write(slog.LevelInfo, "all-told", "password stamps of all accounts passed on anew, as the forwarder asked")
+}
+
 // AccountUnreadable: what the directory holds of an account makes no sense. The others are not held up by that.
 func (l *Log) AccountUnreadable(a change.Account, err error) {
 	l.write(slog.LevelError, "account-unreadable", "account cannot be read from the directory: none of its passwords is sent until it can",
@@ -218,6 +233,12 @@ func (l *Log) NoticeLost(a change.Account, id, by string, err error) {
 // NoticeDamaged: a notice in spool/outgoing makes no sense and has been set aside.
 func (l *Log) NoticeDamaged(file string, err error) {
 	l.write(slog.LevelError, "notice-damaged", "notice set aside: look into spool/outgoing/damaged", slog.String("file", file), failed(err))
+}
+
+// AskedForAll: what the agent had told of the directory is lost to the disk, and it is asked to tell all anew. Until it has, what waited is
+// held back.
+func (l *Log) AskedForAll() {
+	l.write(slog.LevelWarn, "asked-for-all", "what the agent told is damaged; asked it for the password stamps of all accounts: until they are here, what waited is held back")
 }
 
 // Queued: a change waits for its targets.
@@ -390,6 +411,27 @@ func (l *Log) StateDamaged(file, aside string) {
 // ValuesDamaged: n values in a database of the forwarder's did not match their checksums and have been dropped.
 func (l *Log) ValuesDamaged(file string, n int) {
 	l.write(slog.LevelError, "values-damaged", "damaged values dropped from database; check the disk", slog.String("file", file), slog.Int("count", n))
+}
+
+// DiskTrouble: the disk below a role's folder cannot be written, or is nearly full. Called once until it is well, or otherwise ill.
+func (l *Log) DiskTrouble(dir, condition, why string, free int64) {
+	l.write(slog.LevelError, "disk-trouble", "the disk cannot be relied on: make room or mend it; all goes on by itself then", slog.String("folder", dir),
+		slog.String("condition", condition), slog.Int64("free", free), slog.String("error", why))
+}
+
+// DiskWell: the disk below a role's folder can be written again.
+func (l *Log) DiskWell(dir string) {
+	l.write(slog.LevelInfo, "disk-well", "the disk can be written again", slog.String("folder", dir))
+}
+
+// BallastReleased: the disk is full, or nearly; the file that kept room has been removed, and its room is the last.
+func (l *Log) BallastReleased(bytes, free int64) {
+	l.write(slog.LevelError, "ballast-released", "the disk is full: its reserve is in use now; make room", slog.Int64("reserve", bytes), slog.Int64("free", free))
+}
+
+// WaitingForDisk: a role cannot start because of the disk, and waits until it can. Called once.
+func (l *Log) WaitingForDisk(role string, err error) {
+	l.write(slog.LevelError, "waiting-for-disk", "cannot start because of the disk; waiting", slog.String("role", role), failed(err))
 }
 
 // KeyDestroyed: a key pair that a rotation had retired is gone for good; nothing that could still be delivered was sealed to it.

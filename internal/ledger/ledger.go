@@ -86,8 +86,9 @@ type Count struct {
 
 // Ledger is an open ledger. Its methods may be called concurrently.
 type Ledger struct {
-	db   *boltfile.DB
-	lost bool
+	db     *boltfile.DB
+	lost   bool
+	forgot bool
 
 	mu     sync.Mutex // also held while a transaction is written: counts never say what the disk does not
 	counts map[string]*Count
@@ -103,7 +104,7 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	if aside != "" {
 		log.StateDamaged(path, aside)
 	}
-	l := &Ledger{db: db, counts: map[string]*Count{}, gaps: map[dsdb.GUID]lacks{}}
+	l := &Ledger{db: db, forgot: aside != "", counts: map[string]*Count{}, gaps: map[dsdb.GUID]lacks{}}
 	whole, dropped := false, 0
 	load := func(bucket string, read func(key, head, value []byte) error) error {
 		n, err := db.Load(bucket, read)
@@ -125,9 +126,13 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	}
 	if dropped > 0 {
 		log.ValuesDamaged(path, dropped)
+		l.forgot = true
 	}
 	return l, nil
 }
+
+// Forgot reports whether something in the file was damaged when it was opened: what the agent told may have been in it.
+func (l *Ledger) Forgot() bool { return l.forgot }
 
 // Close gives the file up. No method is called after it.
 func (l *Ledger) Close() error { return l.db.Close() }

@@ -153,6 +153,12 @@ func (s *Spool) Remove(name string) error {
 	return durable.Shred(filepath.Join(s.dir, name))
 }
 
+// Discard removes a file that holds no secret, without overwriting it: one that is overwritten and cannot be removed makes no sense any more. One that
+// is gone already is no error.
+func (s *Spool) Discard(name string) error {
+	return durable.Remove(filepath.Join(s.dir, name))
+}
+
 // SetAside moves a file to the folder "damaged", for a human to look at.
 func (s *Spool) SetAside(name string) error {
 	aside := filepath.Join(s.dir, damaged)

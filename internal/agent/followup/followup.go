@@ -13,7 +13,7 @@
 // Until an account has been asked about, the watch's position on disk stays before its change (Floor), so a crash forgets none; and a
 // look at all of them that was not finished begins anew.
 //
-// Bytes: a JSON file {"since", "settings", "whole"}, written by durable.Replace: when the agent first ran, a digest of what decides who
+// Bytes: a JSON file {"since", "settings", "whole"} with a checksum (internal/checked), written by durable.Replace: when the agent first ran, a digest of what decides who
 // wants whom, and when the last finished look at all accounts began. An attacker who can write it can have drift explained by
 // "before-installation"; it lies in the agent's own folder, which is root's.
 //
@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/checked"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/route"
@@ -82,6 +83,7 @@ type Followup struct {
 
 	mu      sync.Mutex
 	state   state
+	unsaved bool // the disk has not got it
 	pending map[dsdb.GUID]*entry
 	movers  []*entry  // by due; stale ones are skipped
 	rest    []*entry  // of looks at all accounts, likewise
@@ -116,10 +118,20 @@ func New(o Options) (*Followup, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reading who has been asked about: %w", err)
 	}
-	if err != nil || json.Unmarshal(b, &f.state) != nil || f.state.Since.IsZero() {
+	known := err == nil
+	if known {
+		text, err := checked.Text(b)
+		if err == nil {
+			err = json.Unmarshal(text, &f.state)
+		}
+		if known = err == nil && !f.state.Since.IsZero(); !known {
+			o.Log.FollowupForgotten(o.File)
+		}
+	}
+	if !known {
 		f.state = state{Since: time.Now().UTC().Truncate(time.Second)} // stamps count whole seconds
 		if err := f.save(); err != nil {
-			return nil, err
+			o.Log.AgentTrouble("beginning to follow changes up", err) // Ask tries again
 		}
 	}
 	return f, nil
@@ -136,9 +148,11 @@ func (f *Followup) save() error {
 	if err != nil {
 		return fmt.Errorf("encoding who has been asked about: %w", err)
 	}
-	if err := durable.Replace(f.File, b, 0o600); err != nil {
+	f.unsaved = true
+	if err := durable.Replace(f.File, checked.Wrap(b), 0o600); err != nil {
 		return fmt.Errorf("noting who has been asked about: %w", err)
 	}
+	f.unsaved = false
 	return nil
 }
 
@@ -209,7 +223,7 @@ func (f *Followup) Anew() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.whole = time.Time{} // one that is not finished is of what was before
-	if f.state.Whole.IsZero() {
+	if f.state.Whole.IsZero() && !f.unsaved {
 		return nil
 	}
 	f.state.Whole = time.Time{}
@@ -301,10 +315,12 @@ func (f *Followup) Ask(ctx context.Context, dc Directory) error {
 			f.remove(e)
 		}
 	}
-	if f.whole.IsZero() || f.left > 0 {
+	if !f.whole.IsZero() && f.left == 0 {
+		f.state.Settings, f.state.Whole, f.whole, f.unsaved = f.settings, f.whole, time.Time{}, true
+	}
+	if !f.unsaved {
 		return nil
 	}
-	f.state.Settings, f.state.Whole, f.whole = f.settings, f.whole, time.Time{}
 	return f.save()
 }
 
@@ -372,7 +388,8 @@ func (f *Followup) put(began time.Time, seen []change.Sighting) error {
 	if len(seen) == 0 {
 		return nil
 	}
-	b, err := change.MarshalSightings(seen)
+	name := change.SightingsFile(began, rand.Text())
+	b, err := change.MarshalSightings(name, seen)
 	if err != nil {
 		return fmt.Errorf("encoding sightings: %w", err)
 	}
@@ -382,5 +399,5 @@ func (f *Followup) put(began time.Time, seen []change.Sighting) error {
 		}
 		return f.put(began, seen[half:])
 	}
-	return f.Spool.Put(change.SightingsFile(began, rand.Text()), b)
+	return f.Spool.Put(name, b)
 }

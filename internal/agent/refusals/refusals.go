@@ -8,7 +8,7 @@
 // are one file: after a crash nothing is counted twice, and nothing is left out. What is passed on is passed on after that file is on disk,
 // so that nobody is told twice; a crash in between leaves it untold. (Where the disk does not take that file, it is passed on all the same.)
 //
-// Bytes: JSON, written by durable.Replace. A file that makes no sense is one that was never there: the counts begin anew, and the log
+// Bytes: JSON with a checksum (internal/checked), written by durable.Replace. A file that makes no sense is one that was never there: the counts begin anew, and the log
 // says so. It lies in the agent's own folder, which is root's.
 //
 // What it does not solve: the hook does not note what comes while its file is full, because the agent does not run, or somebody has Samba
@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/checked"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/refusal"
@@ -174,7 +175,10 @@ func load(file string) (state, error) {
 		return fresh, fmt.Errorf("reading %s: %w", file, err)
 	}
 	var s state
-	if err := json.Unmarshal(text, &s); err != nil {
+	if text, err = checked.Text(text); err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	if err != nil {
 		return fresh, fmt.Errorf("reading %s: %w", file, err)
 	}
 	if s.Format != format || slices.Contains(s.Pages, nil) || len(s.Pages) > maxPolicies {
@@ -289,7 +293,7 @@ func (b *Book) save() error {
 	text, err := json.Marshal(b.state)
 	b.mu.Unlock()
 	if err == nil {
-		err = durable.Replace(b.own, text, 0o600)
+		err = durable.Replace(b.own, checked.Wrap(text), 0o600)
 	}
 	if err != nil {
 		b.mu.Lock()

@@ -11,8 +11,11 @@
 // the watch met. An account that cannot be decoded, which a broken DC may have replicated, counts as deleted until it can be: its stamp
 // is not known, so nothing of it may be sent, and the others do not wait for it.
 //
-// Bytes: the position is a JSON file {"invocation_id", "usn", "seen"}, written by durable.Replace: where to go on from, and the highest
-// USN that was seen, below which the database went back. An attacker who can write it can make the watch skip stamps; it lies in the
+// Where the forwarder asks for it, because the disk has damaged what it was told, all stamps are passed on anew, and hold whatever was known
+// before, as those of a restored database do.
+//
+// Bytes: the position is a JSON file {"invocation_id", "usn", "seen"} behind which stands a checksum (internal/checked), written by durable.Replace: where to go on from,
+// and the highest USN that was seen, below which the database went back. An attacker who can write it can make the watch skip stamps; it lies in the
 // agent's own folder, which is root's.
 //
 // What it does not solve: it sees what its DC sees, and no sooner; a change at another DC is seen when it has been replicated.
@@ -31,6 +34,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/checked"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
@@ -57,6 +61,7 @@ type Directory interface {
 // Options are what a Watch needs; all of them but Peers.
 type Options struct {
 	Spool  *spool.Spool  // for sightings; the mark lies beside them
+	Asked  *spool.Spool  // where the forwarder asks for all stamps
 	File   string        // where the position is kept
 	Host   string        // names this agent in the mark
 	Lag    time.Duration // how long a capture may wait for its proof
@@ -132,12 +137,16 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
 	}
+	asked, err := w.Asked.List()
+	if err != nil {
+		return fmt.Errorf("watching: %w", err)
+	}
 	now := position{root.InvocationID, root.HighestUSN}
-	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen
+	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen || len(asked) > 0
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
-		restored := w.at != position{}
+		restored := w.at != position{} || len(asked) > 0
 		clear(w.stamps)
 		if err = w.Follow.Anew(); err == nil {
 			err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
@@ -151,6 +160,14 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	w.Docket.PassComplete(began)
 	if anew {
 		w.Follow.SawAll(began)
+	}
+	for _, name := range asked { // before the mark, which does not count while they are there
+		if err := w.Asked.Discard(name); err != nil {
+			return fmt.Errorf("watching: %w", err)
+		}
+	}
+	if len(asked) > 0 {
+		w.Log.AllTold()
 	}
 	if now == w.at && began.Sub(w.Status().Mark) < markEvery { // captures without a name have it look all the time
 		return nil
@@ -262,7 +279,8 @@ func (w *Watch) note(passedOn []change.Sighting) {
 
 // put stores sightings, in more than one file if extremely long names make that necessary. The files' names are in their order.
 func (w *Watch) put(began time.Time, seen []change.Sighting) error {
-	b, err := change.MarshalSightings(seen)
+	name := change.SightingsFile(began, fmt.Sprintf("%09d-%s", w.files, rand.Text()))
+	b, err := change.MarshalSightings(name, seen)
 	if err != nil {
 		return fmt.Errorf("encoding sightings: %w", err)
 	}
@@ -273,7 +291,7 @@ func (w *Watch) put(began time.Time, seen []change.Sighting) error {
 		return w.put(began, seen[half:])
 	}
 	w.files++
-	return w.Spool.Put(change.SightingsFile(began, fmt.Sprintf("%09d-%s", w.files, rand.Text())), b)
+	return w.Spool.Put(name, b)
 }
 
 // load reads where the watch stood. Without that it begins anew, which is slow in a large domain and otherwise harmless.
@@ -286,8 +304,15 @@ func (w *Watch) load() error {
 		return fmt.Errorf("reading where the watch stood: %w", err)
 	}
 	var p saved
-	if err == nil && json.Unmarshal(b, &p) != nil {
-		p = saved{}
+	if err == nil {
+		text, err := checked.Text(b)
+		if err == nil {
+			err = json.Unmarshal(text, &p)
+		}
+		if err != nil {
+			w.Log.PositionDamaged(w.File, err)
+			p = saved{}
+		}
 	}
 	w.mu.Lock()
 	w.at = p.position
@@ -309,7 +334,7 @@ func (w *Watch) save(anew bool) error {
 		if err != nil {
 			return fmt.Errorf("encoding where the watch stands: %w", err)
 		}
-		if err := durable.Replace(w.File, b, 0o600); err != nil {
+		if err := durable.Replace(w.File, checked.Wrap(b), 0o600); err != nil {
 			return fmt.Errorf("noting where the watch stands: %w", err)
 		}
 		w.saved = p
