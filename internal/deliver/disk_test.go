@@ -109,7 +109,7 @@ func lifeOnABadDisk(t *testing.T, dir string) {
 		}
 		alarms := 0
 		for name, n := range w.log.Counters() {
-			if slices.Contains([]string{"forwarder-trouble", "change-unreadable", "state-damaged", "values-damaged", "watch-stale", "change-damaged"}, name) {
+			if slices.Contains([]string{"forwarder-trouble", "change-unreadable", "state-damaged", "values-damaged", "watch-stale", "change-damaged", "waiting-for-disk"}, name) {
 				alarms += int(n)
 			}
 		}

@@ -95,6 +95,7 @@ func (w *world) open() {
 	w.Helper()
 	err := w.openDatabases()
 	for ; ballast.IsTrouble(err); err = w.openDatabases() {
+		w.log.WaitingForDisk("forwarder", err)
 		time.Sleep(5 * time.Second)
 	}
 	if err != nil {
