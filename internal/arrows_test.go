@@ -108,6 +108,7 @@ var onlyBy = map[string][]string{
 	"internal/notice":                       {"internal/notice", "cmd/samba-pwsync"},
 	"internal/trial":                        {"integration/torture", "internal/crash"}, // for tests
 	"internal/crash":                        {},                                        // for tests
+	"internal/ramdisk":                      {},                                        // for tests
 	"crypto/hpke":                           {"internal/seal"},
 	"golang.org/x/crypto/md4":               {"samba/dsdb"},
 	"golang.org/x/text":                     {"internal/policy/words/generate", "internal/sandbox"}, // the hook links a table made of it
@@ -203,7 +204,7 @@ func TestToolkitDependencies(t *testing.T) {
 // TestOnePackageRenames: only internal/durable knows how a file gets onto the disk.
 func TestOnePackageRenames(t *testing.T) {
 	for _, s := range sources(t) {
-		if under(s.pkg, "internal/durable", "internal/sandbox", "internal/crash", "integration", "internal/config/generate", "internal/policy/words/generate", "internal/target/targettest") {
+		if under(s.pkg, "internal/durable", "internal/sandbox", "internal/crash", "internal/ramdisk", "integration", "internal/config/generate", "internal/policy/words/generate", "internal/target/targettest") {
 			continue
 		}
 		ast.Inspect(s.syntax, func(n ast.Node) bool {
