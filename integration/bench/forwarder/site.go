@@ -278,7 +278,7 @@ func (s *site) decided(n int) error {
 			}
 			some = append(some, change.Sighting{Account: c.Account, Stamp: c.Stamp, Wanted: wanted})
 		}
-		b, err := change.MarshalSightings(some)
+		b, err := change.MarshalSightings("", some)
 		if err != nil {
 			return err
 		}
