@@ -170,7 +170,7 @@ func testDriftWaiting(t *testing.T) {
 func (u *user) drifts(t *testing.T, reasons ...string) {
 	t.Helper()
 	var got []string
-	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
 		got = nil
 		for _, d := range driftOf(t, u.name) {
 			got = append(got, string(d.Reason))

@@ -122,7 +122,7 @@ func testGate(t *testing.T) {
 // lastLine is what the hook said last about an account.
 func lastLine(t *testing.T, account string) string {
 	t.Helper()
-	log, err := company.DC.Exec(ctx, "", "cat", lab.SysLog)
+	log, err := company.DC.HookLog(ctx)
 	must(t, err)
 	last := ""
 	for line := range strings.Lines(log) {

@@ -21,7 +21,7 @@ func testKeysRotated(t *testing.T) {
 		rotated(t)
 		forgotten(t)
 		if left := retiredKeys(t, "agent"); len(left) != 0 {
-			waitUntil(t, "the agent's old keys are destroyed", 2*time.Minute, func() bool { return len(retiredKeys(t, "agent")) == 0 })
+			waitUntil(t, "the agent's old keys are destroyed", patience, func() bool { return len(retiredKeys(t, "agent")) == 0 })
 		}
 		if left := retiredKeys(t, "forwarder"); len(left) != 2 {
 			t.Errorf("of the forwarder's old keys %v are there: secret_ttl is not over", left)
@@ -68,7 +68,7 @@ func retiredKeys(t *testing.T, role string) []string {
 	return strings.Fields(out)
 }
 
-// testForgotten: a minute after the last delivery no password, nor the hash of one, is left in the memory of serve.
+// testForgotten: soon after the last delivery no password, nor the hash of one, is left in the memory of serve.
 func testForgotten(t *testing.T) {
 	u := newUser(t)
 	for range 10 {
@@ -79,16 +79,14 @@ func testForgotten(t *testing.T) {
 	forgotten(t)
 }
 
-// forgotten scans every process of serve until nothing is found, for a minute at most. Then one copy may be left where there is a forwarder
-// (on the stack of a goroutine, which nobody clears), and none in an agent of its own.
+// forgotten scans every process of serve until there is nothing left of any password but one copy where there is a forwarder (on the stack of a
+// goroutine, which nobody clears). How long that took is logged: less than a minute, on a machine that has time.
 func forgotten(t *testing.T) {
 	t.Helper()
 	search, err := canary.New(company.Passwords())
 	must(t, err)
-	var found []canary.Finding
-	tooMany := false
-	for began := time.Now(); ; time.Sleep(5 * time.Second) {
-		found = nil
+	for began := time.Now(); ; time.Sleep(3 * time.Second) {
+		var found []canary.Finding
 		pids, err := company.DC.HostPIDs(ctx, "samba-pwsync serve")
 		must(t, err)
 		agents, err := company.DC.HostPIDs(ctx, "samba-pwsync serve --role agent")
@@ -96,8 +94,7 @@ func forgotten(t *testing.T) {
 		if len(pids) == 0 {
 			t.Fatal("no serve runs")
 		}
-		text := ""
-		tooMany = false
+		text, tooMany := "", false
 		for _, pid := range pids {
 			f, size, err := search.ScanMemory(pid)
 			must(t, err)
@@ -109,18 +106,15 @@ func forgotten(t *testing.T) {
 			text += fmt.Sprintf(" %d in %d MB", len(f), size>>20)
 		}
 		t.Logf("%2.0f s: copies of %d passwords:%s", time.Since(began).Seconds(), len(company.Passwords()), text)
-		if len(found) == 0 {
+		if !tooMany {
 			return
 		}
-		if time.Since(began) > time.Minute {
-			break
+		if time.Since(began) > patience {
+			for _, f := range found {
+				t.Log(f)
+			}
+			t.Fatal("passwords are left in memory")
 		}
-	}
-	for _, f := range found {
-		t.Log(f)
-	}
-	if tooMany {
-		t.Error("passwords are left in memory")
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 var (
 	company   *lab.Lab
+	serveLog  *lab.Record
 	processes *canary.Processes
 	ctx       context.Context // ends at an interrupt: then every step fails at once, and the lab is removed
 )
@@ -60,6 +61,7 @@ func run(m *testing.M) (code int) {
 			code = 1
 		}
 	}()
+	serveLog = company.DC.Record(ctx)
 	if code = m.Run(); code != 0 {
 		log, err := company.DC.Exec(ctx, "", "tail", "-n", "40", lab.ServeLog)
 		fmt.Printf("the end of serve's log (%v):\n%s", err, log)

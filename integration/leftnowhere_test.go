@@ -5,6 +5,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/samba-pwsync/samba-pwsync/integration/canary"
@@ -104,14 +105,27 @@ func testCanary(t *testing.T) {
 // plant leaves a password in each place where testCanary looks.
 func plant(t *testing.T, password string) {
 	t.Helper()
-	for _, command := range [][]string{
-		{"tee", "/var/log/planted", "/dev/shm/planted", "/proc/1/fd/1"},
-		{"sh", "-c", "sleep 1", "sh", password},
-		{"env", "PLANTED=" + password, "sleep", "1"},
-	} {
-		_, err := company.DC.Exec(ctx, password+"\n", command...)
-		must(t, err)
+	_, err := company.DC.Exec(ctx, password+"\n", "tee", "/var/log/planted", "/dev/shm/planted", "/proc/1/fd/1")
+	must(t, err)
+	// Two processes live until they were seen.
+	const live = `until [ -e /run/seen ]; do sleep 0.1; done`
+	var living sync.WaitGroup
+	for _, command := range [][]string{{"sh", "-c", live, "sh", password}, {"env", "PLANTED=" + password, "sh", "-c", live}} {
+		living.Go(func() {
+			if _, err := company.DC.Exec(ctx, "", command...); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	defer living.Wait()
+	defer func() { must(t, company.DC.WriteFile(ctx, "/run/seen", "0600", "")) }()
+	waitUntil(t, "the processes were seen", patience, func() bool {
+		seen := map[string]bool{}
+		for contents, where := range processes.Seen() {
+			seen[path.Base(where)] = seen[path.Base(where)] || strings.Contains(contents, "\x00"+password+"\x00") || strings.Contains(contents, "PLANTED="+password)
+		}
+		return seen["cmdline"] && seen["environ"]
+	})
 }
 
 // reading turns a writer's work into a reader.

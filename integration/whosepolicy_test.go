@@ -18,12 +18,6 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/policy/index"
 )
 
-// What docs/operating.md promises of a domain of this size: how soon an account's own change counts, and one of a group or a unit.
-const (
-	ownWithin    = 5 * time.Second
-	othersWithin = 15 * time.Second
-)
-
 // The configuration of the policies; none of them asks more of a password than [policy] does.
 const (
 	chainRule = "memberOf:1.2.840.113556.1.4.1941:="
@@ -42,7 +36,8 @@ base_dn = "OU=School,` + lab.BaseDN + `"
 `
 )
 
-// testWhosePolicy: the file that the hook asks says of each account what the directory says, within the promised time after a change.
+// testWhosePolicy: the file that the hook asks says of each account what the directory says, soon after a change. How soon is logged and not
+// judged: seconds, in a domain of this size on a machine that has time (docs/operating.md).
 func testWhosePolicy(t *testing.T) {
 	for _, command := range []string{
 		"samba-tool group add leaders", "samba-tool group add staff", "samba-tool group add teachers", "samba-tool group add maths",
@@ -69,7 +64,7 @@ func testWhosePolicy(t *testing.T) {
 	t.Cleanup(func() { must(t, company.DC.Configure(ctx, lab.DefaultConfig)) })
 
 	const both = " entra google"
-	finds(t, patience, map[string]string{
+	finds(t, map[string]string{
 		"head": "leaders" + both, "HEAD": "leaders" + both, "teacher": "staff" + both, "novice": both, "pupil": "pupils" + both, "porter": both,
 		"admin5": "", "nameless": "", "Administrator": "", "krbtgt": "", "nobody": "unknown",
 	})
@@ -80,10 +75,10 @@ func testWhosePolicy(t *testing.T) {
 	must(t, company.DC.SetAttribute(ctx, "novice", "sAMAccountName", "Jörg"))
 	must(t, company.DC.SetAttribute(ctx, "nameless", "userPrincipalName", lab.UserPrincipalName("nameless")))
 	must(t, company.DC.DeleteUser(ctx, "head"))
-	finds(t, ownWithin, map[string]string{"fresh": both, "porter": "pupils" + both, "novice": "unknown", "jörg": both, "JÖRG": both, "nameless": both, "head": "unknown"})
+	finds(t, map[string]string{"fresh": both, "porter": "pupils" + both, "novice": "unknown", "jörg": both, "JÖRG": both, "nameless": both, "head": "unknown"})
 
 	// Those that do not: groups, groups within groups, administrators, and units.
-	finds(t, othersWithin, nil)
+	settled(t)
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -102,13 +97,13 @@ func testWhosePolicy(t *testing.T) {
 	} {
 		began := time.Now()
 		step.do()
-		took := finds(t, othersWithin, step.want)
+		took := finds(t, step.want)
 		t.Logf("%s: %.1f s, of which %.1f s after the change", step.name, time.Since(began).Seconds(), took.Seconds())
 	}
 
 	// The configuration changes, and serve is not restarted.
 	must(t, company.DC.WriteConfig(ctx, strings.Replace(policies, "OU=School", "OU=Year5", 1)+"\n[policy.newest]\nprecedence = 1\nfilter = \"(sAMAccountName=fresh)\"\n"))
-	finds(t, othersWithin, map[string]string{"pupil": "pupils" + both, "fresh": "newest" + both, "porter": "leaders" + both})
+	finds(t, map[string]string{"pupil": "pupils" + both, "fresh": "newest" + both, "porter": "leaders" + both})
 
 	// One with a fault changes nothing, and is told.
 	must(t, company.DC.WriteConfig(ctx, policies+"\n[policy.broken]\nprecedence = 10\n"))
@@ -118,17 +113,17 @@ func testWhosePolicy(t *testing.T) {
 		return e.Name == "census-trouble" && strings.Contains(e.Fields["error"], "policy.broken")
 	})
 	must(t, err)
-	finds(t, ownWithin, map[string]string{"pupil": "pupils" + both, "fresh": "newest" + both})
+	finds(t, map[string]string{"pupil": "pupils" + both, "fresh": "newest" + both})
 
 	// Without serve the last answers stay.
 	must(t, company.DC.WriteConfig(ctx, policies))
 	must(t, company.DC.StopServe(ctx))
 	member(t, "add", "leaders", "teacher")
-	finds(t, ownWithin, map[string]string{"teacher": both})
+	finds(t, map[string]string{"teacher": both})
 	must(t, company.DC.StartServe(ctx))
-	finds(t, patience, map[string]string{"teacher": "leaders" + both})
+	finds(t, map[string]string{"teacher": "leaders" + both})
 
-	status := policyStatus(t)
+	status := settled(t)
 	if !status.Kept || status.Error != "" || status.Accounts < 8 || status.Policies["leaders"] != 2 || !maps.Equal(status.Targets, map[string]int{"entra": status.Targets["google"], "google": status.Targets["google"]}) {
 		t.Errorf("status says %+v", status)
 	}
@@ -141,19 +136,29 @@ func testWhosePolicy(t *testing.T) {
 }
 
 // finds waits until the hook would find what is wanted of all accounts: policy and targets, or "unknown". It returns how long that took.
-func finds(t *testing.T, within time.Duration, want map[string]string) time.Duration {
+func finds(t *testing.T, want map[string]string) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for {
 		got := indexed(t, slices.Collect(maps.Keys(want)))
-		if maps.Equal(got, want) && (want != nil || !policyStatus(t).Pending) {
+		if maps.Equal(got, want) {
 			return time.Since(began)
 		}
-		if time.Since(began) > within {
-			t.Fatalf("after %v the hook finds %q, want %q; status: %+v", within, got, want, policyStatus(t))
+		if time.Since(began) > patience {
+			t.Fatalf("after %v the hook finds %q, want %q; status: %+v", patience, got, want, policyStatus(t))
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 	}
+}
+
+// settled waits until the agent has nothing more to ask.
+func settled(t *testing.T) (status census.Status) {
+	t.Helper()
+	waitUntil(t, "the agent knows who has which policy", patience, func() bool {
+		status = policyStatus(t)
+		return !status.Pending && status.Error == ""
+	})
+	return status
 }
 
 func indexed(t *testing.T, names []string) map[string]string {

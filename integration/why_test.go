@@ -41,7 +41,8 @@ func testWhy(t *testing.T) {
 	}
 	must(t, company.Sandbox.Behave(ctx))
 	began := time.Now()
-	if code, said := command(t, "queue retry --all"); code != "0" || !strings.HasPrefix(said, "1 change is tried now.\n") {
+	// It may have been tried at the same moment by itself.
+	if code, said := command(t, "queue retry --all"); code != "0" || !strings.HasPrefix(said, "1 change is tried now.\n") && !u.holds(t, sandbox.Google, password, 0) {
 		t.Errorf("%s, %q", code, said)
 	}
 	u.waitAt(t, sandbox.Google, password)
@@ -76,7 +77,7 @@ func (u *user) why(t *testing.T, wanted string, parts ...string) {
 		}
 		return strings.HasPrefix(said, u.name+": ") && strings.Count(said, "\n") == 1 && code == wanted
 	}
-	for deadline := time.Now().Add(2 * patience); !has(u.name); time.Sleep(300 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !has(u.name); time.Sleep(300 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("why says, with exit code %s, not %s: %q, and not %q", code, wanted, said, parts)
 		}

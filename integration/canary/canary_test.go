@@ -174,7 +174,7 @@ func TestSeesCommandLineAndEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	wanted := []string{"sh\x00-c\x00read _ # " + password, "CANARY=env-" + password}
-	for deadline := time.Now().Add(10 * time.Second); len(wanted) > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); len(wanted) > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		for contents := range p.Seen() {
 			if len(wanted) > 0 && strings.Contains(contents, wanted[0]) {
 				wanted = wanted[1:]

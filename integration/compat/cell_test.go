@@ -13,7 +13,7 @@ import (
 )
 
 // patience is how long a cell waits for something that should take a moment: the machine may be small and busy.
-const patience = 60 * time.Second
+const patience = 4 * time.Minute
 
 // way changes a password. An error is a refusal.
 type way func(ctx context.Context, user, old, password string) error

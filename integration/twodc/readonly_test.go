@@ -16,6 +16,7 @@ import (
 //
 // The writable DC is not older than Samba 4.22: the KDC of 4.17 aborts when a read-only DC shows it a ticket.
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	suite := setting("PWSYNC_RODC", "forky")
 	l := start(t, suite)
 	rodc, err := l.Join(ctx, lab.JoinOptions{Name: "rodc", Suite: suite, ReadOnly: true, Progress: progress(t)})

@@ -185,20 +185,13 @@ func (d *domain) batch(t *testing.T, accounts []*account, what disturbance, draw
 	for i := range admins {
 		admins[i] = d.administrators(t, i)
 	}
-	began := time.Now()
-	var all sync.WaitGroup
-	for _, a := range accounts {
-		for i, steps := range d.plan(draw) {
-			all.Go(func() {
-				for _, step := range steps {
-					time.Sleep(time.Until(began.Add(step.at)))
-					if err := d.change(a, i, admins[i], step); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
+	plans := make([][2][]step, len(accounts))
+	for n := range plans {
+		plans[n] = d.plan(draw)
 	}
+	// While the DCs are sure to hold the current passwords, however long that takes.
+	d.steps(t, accounts, plans, admins, func(s step) bool { return s.what == goBack }).Wait()
+	all := d.steps(t, accounts, plans, admins, func(s step) bool { return s.what != goBack })
 	if what.kill != none {
 		all.Go(func() {
 			if err := d.dcs[what.kill].KillServe(ctx, killAfter); err != nil {
@@ -218,6 +211,27 @@ func (d *domain) batch(t *testing.T, accounts []*account, what disturbance, draw
 		must(t, d.dcs[1].Rejoin(ctx, d.dcs[0]))
 	}
 	return d.judge(t, accounts)
+}
+
+// steps begins those steps of the plans that are wanted, each at its time.
+func (d *domain) steps(t *testing.T, accounts []*account, plans [][2][]step, admins [2]chan *lab.Session, wanted func(step) bool) *sync.WaitGroup {
+	began, all := time.Now(), &sync.WaitGroup{}
+	for n, a := range accounts {
+		for i, steps := range plans[n] {
+			all.Go(func() {
+				for _, step := range steps {
+					if !wanted(step) {
+						continue
+					}
+					time.Sleep(time.Until(began.Add(step.at)))
+					if err := d.change(a, i, admins[i], step); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	return all
 }
 
 // remember notes where the clouds stand.
@@ -266,7 +280,7 @@ func (d *domain) plan(draw *rand.Rand) (plan [2][]step) {
 			at += later
 		}
 		if refused == goBack && i == first {
-			plan[i] = append(plan[i], step{0, goBack}) // while the DC is sure to hold the current password
+			plan[i] = append(plan[i], step{0, goBack})
 		}
 		plan[i] = append(plan[i], step{at, set})
 		if draw.IntN(4) == 0 {

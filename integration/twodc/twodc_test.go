@@ -19,8 +19,9 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/integration/lab"
 )
 
-// patience is how long a test waits for something that should take moments: the machine may be small and busy.
-const patience = time.Minute
+// patience is how long a test waits for something that should take moments: the machine may be small and busy, and where DCs do not hear of
+// each other at once, they ask only every five minutes.
+const patience = 7 * time.Minute
 
 var ctx context.Context // ends at an interrupt: then every step fails at once, and the lab is removed
 
@@ -44,6 +45,7 @@ type domain struct {
 
 // TestTwoControllers begins with samba-pwsync on the first DC alone, and ends with it on both.
 func TestTwoControllers(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	suites := strings.Fields(setting("PWSYNC_DCS", "bullseye forky"))
 	if len(suites) != 2 {
 		t.Fatalf("PWSYNC_DCS names %d suites, want 2", len(suites))
@@ -101,7 +103,8 @@ func askStatus(t *testing.T, dc *lab.DC) busy {
 	out, err := dc.Exec(ctx, "", "samba-pwsync", "status", "--json") // ends with 3 when something needs attention
 	var b busy
 	if json.Unmarshal([]byte(out), &b) != nil {
-		t.Fatalf("asking %s for its status: %v", dc.Host, err)
+		t.Logf("asking %s for its status: %v", dc.Host, err)
+		return busy{} // with nobody to tell; it is asked again
 	}
 	return b
 }
