@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"runtime/debug"
@@ -124,10 +125,14 @@ func serve(ctx context.Context, cfg *config.Config, role string, log *event.Log)
 	log.Started(version, role, targetNames(cfg))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range parts {
+		if listener, err := control.Listen(p.socket); err != nil { // before systemd hears that the service is ready: who asks then is answered
+			log.ControlTrouble(err)
+		} else {
+			group.Go(func() error { answer(ctx, listener, p, log); return nil })
+		}
 		group.Go(func() error { return p.run(ctx) })
 		group.Go(func() error { p.keys.tend(ctx); return nil })
 		group.Go(func() error { return p.disk.Run(ctx) })
-		group.Go(func() error { answer(ctx, p, log); return nil })
 	}
 	group.Go(func() error { return tellSystemd(ctx, parts) })
 	group.Go(func() error { forget(ctx, parts); return nil })
@@ -339,7 +344,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 const whyTimeout = 5 * time.Second
 
 // answer serves a part's answers until ctx ends. A socket that cannot be served is reported, and does not stop deliveries.
-func answer(ctx context.Context, p *part, log *event.Log) {
+func answer(ctx context.Context, listener net.Listener, p *part, log *event.Log) {
 	answers := map[string]control.Answer{
 		"/status": func(url.Values) (any, error) { return p.status(), nil },
 		"/why": func(about url.Values) (any, error) {
@@ -349,7 +354,7 @@ func answer(ctx context.Context, p *part, log *event.Log) {
 		},
 	}
 	maps.Copy(answers, p.more)
-	if err := control.Serve(ctx, p.socket, answers); err != nil {
+	if err := control.Serve(ctx, listener, answers); err != nil {
 		log.ControlTrouble(err)
 	}
 }

@@ -52,20 +52,25 @@ type Stream func(tell func(piece any) error) error
 // Answer answers a question, which may have been asked about something: the result is encoded as JSON, or is a Stream.
 type Answer func(about url.Values) (any, error)
 
-// Serve answers at the socket path until ctx ends. Each path of the map is a question. One that changes something begins with "POST ".
-// The socket of a process that died is replaced, so the caller must make sure that it is the only one (a lock).
-func Serve(ctx context.Context, path string, answers map[string]Answer) error {
+// Listen opens the socket at path, for Serve: from then on a question waits for its answer. The socket of a process that died is replaced,
+// so the caller must make sure that it is the only one (a lock).
+func Listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("opening control socket: %w", err)
+		return nil, fmt.Errorf("opening control socket: %w", err)
 	}
-	listener, err := new(net.ListenConfig).Listen(context.WithoutCancel(ctx), "unix", path)
+	listener, err := net.Listen("unix", path)
 	if err != nil {
-		return fmt.Errorf("opening control socket: %w", err)
+		return nil, fmt.Errorf("opening control socket: %w", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		_ = listener.Close()
-		return fmt.Errorf("opening control socket: %w", err)
+		return nil, fmt.Errorf("opening control socket: %w", err)
 	}
+	return listener, nil
+}
+
+// Serve answers at the listener until ctx ends, and closes it. Each path of the map is a question. One that changes something begins with "POST ".
+func Serve(ctx context.Context, listener net.Listener, answers map[string]Answer) error {
 	mux := http.NewServeMux()
 	for question, answer := range answers {
 		if strings.HasPrefix(question, "/") {

@@ -14,6 +14,14 @@ import (
 	"time"
 )
 
+func serve(ctx context.Context, path string, answers map[string]Answer) error {
+	listener, err := Listen(path)
+	if err != nil {
+		return err
+	}
+	return Serve(ctx, listener, answers)
+}
+
 // first repeats a question until the server, which starts meanwhile, is there.
 func first(t *testing.T, path, question string, answer any) error {
 	t.Helper()
@@ -30,7 +38,7 @@ func TestServeAndGet(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- Serve(ctx, path, map[string]Answer{
+			done <- serve(ctx, path, map[string]Answer{
 				"/status": func(url.Values) (any, error) { return map[string]int{"waiting": 3}, nil },
 				"/broken": func(url.Values) (any, error) { return nil, errors.New("disk on fire") },
 			})
@@ -58,7 +66,7 @@ func TestServeAndGet(t *testing.T) {
 // What changes something is not done by a question, and neither answers for the other.
 func TestPost(t *testing.T) {
 	path, done := filepath.Join(t.TempDir(), "control.sock"), []string{}
-	go Serve(t.Context(), path, map[string]Answer{
+	go serve(t.Context(), path, map[string]Answer{
 		"/look":      func(about url.Values) (any, error) { return about["account"], nil },
 		"POST /drop": func(about url.Values) (any, error) { done = append(done, about.Get("account")); return len(done), nil },
 	})
@@ -98,7 +106,7 @@ func TestStream(t *testing.T) {
 			}), nil
 		}
 	}
-	go Serve(t.Context(), path, map[string]Answer{
+	go serve(t.Context(), path, map[string]Answer{
 		"/none": stream(0, nil), "/large": stream(large, nil),
 		"/broken": stream(3, errors.New("disk on fire")), "/broken-at-once": stream(0, errors.New("disk on fire")),
 	})
@@ -201,7 +209,7 @@ func TestServeStoppedAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := Serve(ctx, path, nil); err != nil {
+	if err := serve(ctx, path, nil); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
@@ -214,7 +222,7 @@ func TestErrorsNameTheSocket(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), filepath.Join(path, "control.sock"), nil); err == nil || !strings.Contains(err.Error(), path) {
+	if err := serve(t.Context(), filepath.Join(path, "control.sock"), nil); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("serving below a file: %v", err)
 	}
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", 200))
