@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,9 +18,9 @@ import (
 // unwell is a place that is down in every way by turns: refused connections, errors, no answer within the time that an attempt has, and
 // pauses asked for.
 func unwell() func(context.Context, string, string) error {
-	n := 0
+	var n atomic.Int64
 	return func(ctx context.Context, _, _ string) error {
-		switch n++; n % 4 {
+		switch n.Add(1) % 4 {
 		case 0:
 			return target.RetryAfter(errDown, 20*time.Minute)
 		case 1:
