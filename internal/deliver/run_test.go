@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ func (w *world) running() {
 
 // The same as TestOrder with real parallelism, for the race detector.
 func TestRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU()))
 	w := newWorld(t, "google", "entra")
 	const accounts, versions = 10, 8
 	var waiting sync.WaitGroup

@@ -1,0 +1,5 @@
+//go:build race
+
+package ramdisk
+
+func init() { processors = 1 }
