@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -148,10 +149,11 @@ func exists(path string) bool {
 // killed), does not turn in circles, and of any trouble that lasts there is an alarm.
 func TestDiskFaults(t *testing.T) {
 	if dir, ok := crash.Inside(); ok {
+		runtime.GOMAXPROCS(runtime.NumCPU())
 		lifeOnABadDisk(t, dir)
 		return
 	}
-	run := trial.Start(t, "disk-forwarder", 8)
+	run := trial.Start(t, "disk-forwarder", 4)
 	key, err := seal.Generate()
 	if err != nil {
 		t.Fatal(err)
