@@ -84,8 +84,10 @@ func FuzzRun(f *testing.F) {
 		var lines []line
 		var out strings.Builder
 		_ = os.Remove(s.state + "/hook/probes") // each has its line
-		code := run([]string{"--config", s.config}, io.MultiReader(strings.NewReader(string(password))), &out, &out,
-			func(name string) string { return names[name] }, nil, func(l line) { lines = append(lines, l) })
+		exit := make(chan int, 1)
+		run([]string{"--config", s.config}, io.MultiReader(strings.NewReader(string(password))), &out, &out,
+			func(name string) string { return names[name] }, nil, func(l line) { lines = append(lines, l) }, func(code int) { exit <- code })
+		code := <-exit
 		files := s.list()
 		for _, file := range files {
 			h := s.holds(file, string(password))

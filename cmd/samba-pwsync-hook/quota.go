@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
 // linesAMinute bounds the log lines of probes: the first so many of a minute have one each, of the later ones those whose number is a power of
@@ -19,7 +21,7 @@ func (l line) worthSaying() bool {
 // countProbe returns the how many-th probe of the minute this is. The file has a byte for each, and its time says of which minute. Where it cannot be
 // kept (0), nothing is left out of the log. It is not synced, and hooks that run at once may miscount by one: neither matters.
 func countProbe(path string, now time.Time) int {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	f, err := nopoll.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return 0
 	}

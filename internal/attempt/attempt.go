@@ -4,7 +4,7 @@
 // ended, only given up, together with its goroutine. A goroutine and a timer for each step would do, but each of them wakes a thread: in a
 // process that lives for two milliseconds that cost a quarter of one.
 //
-// How: one goroutine takes all steps, and notes what each returned. When one is late, this goroutine is given up, and another begins from the start: what is noted
+// How: the caller's goroutine takes all steps, and notes what each returned. When one is late, this goroutine is given up, and another begins from the start: what is noted
 // already is taken from the notes, the step that was late returns ErrHangs, and so it goes on. Therefore what stands between steps may only compute, and must do
 // so alike each time; whatever reads, writes or asks for the time belongs into a step; and what a step returned is not changed afterwards. A step may consist of steps.
 //
@@ -39,6 +39,7 @@ type Course struct {
 type notes struct {
 	mu     sync.Mutex
 	number int    // of the goroutine that counts; those before are given up
+	ended  bool   // it has come to the end
 	steps  []note // in the order in which they were begun. A step that consists of steps stands in front of them, until it is done and they are forgotten
 }
 
@@ -52,38 +53,63 @@ type note struct {
 
 // Run returns what do returns, which may be begun several times.
 func Run[T any](do func(*Course) T) T {
-	n := &notes{}
 	result := make(chan T)
-	begin := func(number int) {
-		go func() { result <- do(&Course{notes: n, number: number}) }()
-	}
-	begin(0)
-	clock := time.NewTicker(pace)
-	defer clock.Stop()
-	for {
-		select {
-		case value := <-result:
-			return value
-		case <-clock.C:
-			if number, late := n.giveUp(time.Now()); late {
-				begin(number)
-			}
-		}
-	}
+	go To(do, func(value T) { result <- value })
+	return <-result
 }
 
-// giveUp notes of the outermost step that is late, if there is one, that it hangs.
-func (n *notes) giveUp(now time.Time) (number int, late bool) {
+// To calls done with what do returns, once. It is for a program that ends with that: where nothing hangs, no goroutine is needed but the caller's, which do and done
+// are called by. Where something does, To may never return, and another goroutine calls done.
+func To[T any](do func(*Course) T, done func(T)) {
+	n := &notes{}
+	take := func(number int) {
+		value := do(&Course{notes: n, number: number})
+		if !n.end(number) {
+			runtime.Goexit()
+		}
+		done(value)
+	}
+	var watch func()
+	watch = func() {
+		number, late, ended := n.giveUp(time.Now())
+		if ended {
+			return
+		}
+		time.AfterFunc(pace, watch)
+		if late {
+			take(number)
+		}
+	}
+	time.AfterFunc(pace, watch)
+	take(0)
+}
+
+// giveUp notes of the outermost step that is late, if there is one, that it hangs. number is of the goroutine that has to go on.
+func (n *notes) giveUp(now time.Time) (number int, late, ended bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.ended {
+		return 0, false, true
+	}
 	for i, s := range n.steps {
 		if !s.done && now.After(s.until) {
 			n.note(i, note{done: true, err: ErrHangs})
 			n.number++
-			return n.number, true
+			return n.number, true, false
 		}
 	}
-	return 0, false
+	return 0, false, false
+}
+
+// end reports whether the goroutine counts that has come to the end.
+func (n *notes) end(number int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if number != n.number {
+		return false
+	}
+	n.ended = true
+	return true
 }
 
 // note notes of a step that it is done.

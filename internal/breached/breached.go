@@ -31,7 +31,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"syscall"
@@ -39,6 +38,7 @@ import (
 
 	"github.com/FastFilter/xorfilter"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -60,7 +60,7 @@ func Open(path string) (*File, error) {
 
 func open(path string) (*File, error) {
 	// A named pipe in its place must not be waited for.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, err := nopoll.OpenFile(path, syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
 const maxFile = 1 << 20
@@ -167,7 +168,7 @@ func salvage(doc document) map[string]any {
 }
 
 func readFile(path string) ([]byte, fs.FileInfo, *Fault) {
-	f, err := os.Open(path)
+	f, err := nopoll.Open(path)
 	if err != nil {
 		remedy := "make it readable for root"
 		if errors.Is(err, fs.ErrNotExist) {

@@ -24,6 +24,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
 // Create writes a new file. It fails with fs.ErrExist if the name is taken, and never follows a symbolic link.
@@ -37,7 +39,7 @@ func Create(path string, data []byte, perm fs.FileMode) error {
 // Sync makes durable what is in a file already: one that a process wrote which was killed before it could sync is whole for every reader, and
 // gone after a power cut. To be called before anything is thrown away because the file is there.
 func Sync(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := nopoll.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
@@ -79,7 +81,7 @@ func replace(path string, data []byte, perm fs.FileMode, sync func(*os.File) err
 
 // ReadSmall reads a file that one of the functions here wrote, of at most 1 MiB, following no symbolic link.
 func ReadSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := nopoll.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +131,7 @@ func Remove(path string) error {
 // Shred overwrites a file with zeros, syncs, and removes it. On flash and on copy-on-write file systems the old blocks may
 // live on; what makes their contents unreadable for good is that they are sealed and the key is destroyed in time.
 func Shred(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	f, err := nopoll.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -151,7 +153,7 @@ func Shred(path string) error {
 // Reserve makes a file of that size whose blocks are its own, so that removing it makes room. It is not there if that fails. Error: what the disk says,
 // also of a file system on which nothing else helps than to write it: there it is written.
 func Reserve(path string, size int64) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	f, err := nopoll.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("reserving: %w", err)
 	}
@@ -206,7 +208,7 @@ func ModeLike(dir string) (fs.FileMode, error) {
 }
 
 func create(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
+	f, err := nopoll.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
 	if err != nil {
 		return fmt.Errorf("creating: %w", err)
 	}
@@ -227,7 +229,7 @@ func create(path string, data []byte, perm fs.FileMode, sync func(*os.File) erro
 }
 
 func syncDir(dir string) error {
-	f, err := os.Open(dir)
+	f, err := nopoll.Open(dir)
 	if err != nil {
 		return fmt.Errorf("opening folder: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
 // Conf is the configuration that the hook goes by, and where it comes from.
@@ -127,7 +128,7 @@ func program() (b []byte, err error) {
 
 // readOurs reads a small file that isOurs.
 func readOurs(path string) ([]byte, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := nopoll.OpenFile(path, syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,10 +216,10 @@ func (c Conf) copyTo(path string, ours bool) error {
 // openFolder opens a part of the state folder, and makes it in an installation that was made before there was this part. Without a state
 // folder the error is fs.ErrNotExist.
 func openFolder(path string) (*os.File, error) {
-	folder, err := os.Open(path)
+	folder, err := nopoll.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.Mkdir(path, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
-			return os.Open(path)
+			return nopoll.Open(path)
 		}
 	}
 	return folder, err

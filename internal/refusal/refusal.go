@@ -33,6 +33,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
 const (
@@ -87,7 +89,7 @@ func Append(path string, records ...Record) error {
 
 func appendTo(path string, b []byte, room int64) error {
 	// O_NONBLOCK: a named pipe in the file's place must not hold up the DC's database.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	f, err := nopoll.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return foreign(err)
 	}

@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
 )
 
@@ -146,7 +147,7 @@ func decodePEM(text []byte, kind string) ([]byte, error) {
 
 // LoadPublic reads a public key file.
 func LoadPublic(path string) (PublicKey, error) {
-	text, err := os.ReadFile(path)
+	text, err := nopoll.ReadFile(path)
 	if err != nil {
 		return PublicKey{}, fmt.Errorf("reading public key: %w", err)
 	}

@@ -110,16 +110,8 @@ func (s site) probe(ctx context.Context) error {
 	if accepted, err := s.asks(ctx, "unknown", rules.Short()); err != nil || !accepted {
 		return errors.Join(fmt.Errorf("an account that the index does not know has not [policy]"), err)
 	}
-	entries, err := os.ReadDir(s.incoming())
-	if err != nil {
-		return fmt.Errorf("looking for captures: %w", err)
-	}
-	for _, e := range entries {
-		if err := os.Remove(filepath.Join(s.incoming(), e.Name())); err != nil {
-			return fmt.Errorf("removing a capture: %w", err)
-		}
-	}
-	return nil
+	_, err := empty(s.incoming())
+	return err
 }
 
 // asks reports whether the hook accepts a password.

@@ -55,6 +55,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
@@ -113,7 +114,7 @@ type header struct {
 
 // Open opens the file. It fails with fs.ErrNotExist where there is none, and with ErrDamaged.
 func Open(path string) (*Index, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := nopoll.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening index of accounts: %w", err)
 	}

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 	"slices"
 	"syscall"
+
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
 const (
@@ -50,7 +51,7 @@ type children struct{ first, count uint32 }
 
 // Open maps the file of a table. The caller closes it.
 func Open(path string) (*Table, error) {
-	f, err := os.Open(path)
+	f, err := nopoll.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening banned words: %w", err)
 	}
