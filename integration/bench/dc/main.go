@@ -1,5 +1,6 @@
 // Command dc measures on a real domain controller how many password changes a second it makes with one check password script or another: nothing
-// (/bin/true), the hook, and a Python script of the usual kind. It prints a table as docs/benchmarks.md has it. The machine should be idle: it is
+// (/bin/true), the hook, a Python script of the usual kind, and two that show what the hook cannot go below: a Go program that does nothing, and one in C that does nothing
+// but store. It prints a table as docs/benchmarks.md has it. The machine should be idle: it is
 // the DC and the administrator in one.
 //
 // One administrator's LDAPS session resets the passwords of accounts that exist, one after the other: what is measured is how long each holds the
@@ -33,9 +34,9 @@ import (
 
 const (
 	users  = 40
-	script = "/usr/local/sbin/check" // the path in smb.conf
-	python = "/usr/local/sbin/check.py"
-	stores = "/var/lib/check-password" // where the Python script does
+	sbin   = "/usr/local/sbin/"
+	script = sbin + "check" // the path in smb.conf
+	stores = "/var/lib/check-password" // where the Python script and the one in C do
 
 	aloneCycles, aloneChanges = 5, 8
 	serveCycles, serveChanges = 1, 40
@@ -44,6 +45,8 @@ const (
 // variant is what stands behind the path.
 type variant struct {
 	name, program string
+	reads         bool      // the password; what does not may be gone before Samba has written it
+	stores        bool      // each password
 	rates         []float64 // changes a second, of each turn
 	took          []float64 // seconds, of each change
 	again         int       // changes that had to be made again
@@ -99,12 +102,14 @@ func run(ctx context.Context, rounds int) (err error) {
 	const hook = "/usr/sbin/samba-pwsync-hook"
 	alone := &half{false, aloneCycles, aloneChanges, []*variant{
 		{name: "`/bin/true`", program: "/bin/true"},
-		{name: "**samba-pwsync-hook**, all rules", program: hook},
-		{name: "Python script of the usual kind", program: python},
+		{name: "**samba-pwsync-hook**, all rules", program: hook, reads: true, stores: true},
+		{name: "Go, does nothing", program: sbin + "nothing"},
+		{name: "C, stores plainly", program: sbin + "store", reads: true, stores: true},
+		{name: "Python script of the usual kind", program: sbin + "check.py", reads: true, stores: true},
 	}}
 	serving := &half{true, serveCycles, serveChanges, []*variant{
 		{name: "`/bin/true`", program: "/bin/true"},
-		{name: "**samba-pwsync-hook**, all rules", program: hook},
+		{name: "**samba-pwsync-hook**, all rules", program: hook, reads: true, stores: true},
 	}}
 	for round := range rounds + 1 { // the first warms up
 		halves := []*half{alone, serving}
@@ -152,13 +157,6 @@ func (b *bench) setUp(ctx context.Context) error {
 	if err := b.install(ctx); err != nil {
 		return err
 	}
-	text, err := programs.Files.ReadFile("check.py")
-	if err != nil {
-		return err
-	}
-	if err := b.DC.WriteFile(ctx, python, "0755", string(text)); err != nil {
-		return err
-	}
 	pid, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{.State.Pid}}", b.DC.Name).Output()
 	if err != nil {
 		return fmt.Errorf("looking for the DC's processes: %w", err)
@@ -166,6 +164,9 @@ func (b *bench) setUp(ctx context.Context) error {
 	b.root = "/proc/" + strings.TrimSpace(string(pid)) + "/root"
 	if err := os.Mkdir(b.root+stores, 0o700); err != nil {
 		return fmt.Errorf("making a folder (root can): %w", err)
+	}
+	if err := b.bring(ctx); err != nil {
+		return err
 	}
 	if err := b.put("/bin/true"); err != nil {
 		return err
@@ -190,6 +191,28 @@ func (b *bench) setUp(ctx context.Context) error {
 		return err
 	}
 	return b.probe()
+}
+
+// bring puts the programs that the hook is compared with onto the DC.
+func (b *bench) bring(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "samba-pwsync-bench-")
+	if err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if err := programs.Build(ctx, dir); err != nil {
+		return err
+	}
+	for _, name := range []string{"check.py", "nothing", "store"} {
+		program, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = os.WriteFile(b.root+sbin+name, program, 0o755)
+		}
+		if err != nil {
+			return fmt.Errorf("copying a program: %w", err)
+		}
+	}
+	return nil
 }
 
 // put exchanges what stands behind the path in smb.conf. It takes no time on the DC: the folder is reached from outside.
@@ -264,7 +287,7 @@ func (b *bench) turn(v *variant, changes int, count bool) error {
 }
 
 // change resets the next user's password and returns how many seconds that took. Samba refuses the password if it cannot write it all to the
-// script, and /bin/true, which does not read, may be gone by then: such a change is made again, and only the second time counts.
+// script, and one that does not read may be gone by then: such a change is made again, and only the second time counts.
 func (b *bench) change(v *variant) (float64, error) {
 	name := user(b.next % users)
 	b.next++
@@ -274,7 +297,7 @@ func (b *bench) change(v *variant) (float64, error) {
 		if err == nil {
 			return time.Since(start).Seconds(), nil
 		}
-		if v.program != "/bin/true" || try == 5 {
+		if v.reads || try == 5 {
 			return 0, fmt.Errorf("changing %s with %s: %w", name, v.name, err)
 		}
 		v.again++
@@ -308,9 +331,9 @@ func (b *bench) settle(ctx context.Context, serve bool) error {
 
 // tidy removes what nobody will fetch, and asks that a script did its work: it stored as many passwords as were changed.
 func (b *bench) tidy(v *variant, changes int) error {
-	want, stored := changes+1, 0
-	if v.program == "/bin/true" {
-		want = 0
+	want, stored := 0, 0
+	if v.stores {
+		want = changes + 1
 	}
 	for _, folder := range []string{"/var/lib/samba-pwsync/spool/incoming", stores} {
 		entries, err := os.ReadDir(b.root + folder)

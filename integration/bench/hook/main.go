@@ -137,20 +137,8 @@ func listen() (closing func(), err error) {
 
 // prepare builds and installs what is measured.
 func prepare(ctx context.Context, dir string, o options) (harness string, variants []*variant, err error) {
-	for _, name := range []string{"check.sh", "check.py", "c/samba.c", "c/store.c"} {
-		text, err := programs.Files.ReadFile(name)
-		if err != nil {
-			return "", nil, err
-		}
-		file := filepath.Join(dir, filepath.Base(name))
-		if err := os.WriteFile(file, text, 0o755); err != nil {
-			return "", nil, fmt.Errorf("writing the programs: %w", err)
-		}
-		if program, found := strings.CutSuffix(file, ".c"); found {
-			if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-Wall", "-Werror", "-o", program, file).CombinedOutput(); err != nil {
-				return "", nil, fmt.Errorf("compiling %s: %w\n%s", name, err, out)
-			}
-		}
+	if err := programs.Build(ctx, dir); err != nil {
+		return "", nil, err
 	}
 	store := func(name string) string { return filepath.Join(dir, name+".stored") }
 	for _, name := range []string{"c", "bash", "python"} {
@@ -170,6 +158,7 @@ func prepare(ctx context.Context, dir string, o options) (harness string, varian
 	}
 	variants = []*variant{
 		{name: "`/bin/true`", command: "/bin/true", again: true},
+		{name: "Go, does nothing", command: filepath.Join(dir, "nothing"), again: true},
 		{name: "C, stores plainly (`O_EXCL`, two fsyncs)", command: filepath.Join(dir, "store") + " " + store("c"), stores: store("c"), again: true},
 		{name: "**samba-pwsync-hook**, default policy", command: plain.command, stores: plain.incoming(), again: true},
 		{name: "**samba-pwsync-hook**, all rules", command: full.command, stores: full.incoming(), again: true},

@@ -5,7 +5,8 @@
 //
 //   - at once when it is new, and when the watch saw the account's password move; the newest of these first, so that no flood
 //     keeps a fresh one waiting;
-//   - else after a pause that grows with the age of its newest capture (proof.Pause), whoever is due first.
+//   - else after a pause that grows with the age of its newest capture (proof.Pause), whoever is due first. A second look so soon that the DC has hardly ever committed
+//     by then is left out: each costs the DC some of the time in which it could.
 //
 // While more than a crowd of captures wait that may be nobody's change (capture.Header.Doubtful), those make nobody ask again and again: each such subject has its turn
 // when it is new, and when the watch saw its account's password move, and else seldom. So a flood costs the DC a search or two for each capture, and captures that are
@@ -59,6 +60,7 @@ type Docket struct {
 	own       dsdb.GUID            // the DC's invocationId
 	passed    time.Time            // when the watch's last complete pass began
 	paired    pair                 // the last account that was found to an orphan
+	usual     time.Duration        // about how long after a capture is seen the DC has committed it, or less
 
 	began time.Time
 
@@ -79,6 +81,7 @@ type entry struct {
 
 	noHash   bool // that nothing can be proven has been said
 	troubled bool // that it cannot be handed over has been said
+	proven   bool // the directory held it; it stays until that is handed over
 	matched  bool // the directory held it; it is kept since it is an orphan
 
 	skipped time.Time // when the search began for which no key could be made of it
@@ -148,6 +151,8 @@ const (
 	crowdPause   = 30 * time.Second
 	arrivalPause = 100 * time.Millisecond
 	namelessRest = 25 * time.Millisecond
+	// usualMost is as long as a second look is put off at the most.
+	usualMost = 300 * time.Millisecond
 	// orphansByKey bounds how many orphans are held against an account by its key: so many are not near a change by themselves.
 	orphansByKey = 256
 )
@@ -374,9 +379,13 @@ func (d *Docket) Done(s *Subject, unfinished bool) {
 
 // pause is for how long a subject that has had its turn waits for the next; soon if another capture came meanwhile.
 func (d *Docket) pause(s *Subject, now time.Time, soon bool) time.Duration {
-	pause := proof.Pause(now.Sub(s.newest))
+	waited := now.Sub(s.newest)
+	pause := proof.Pause(waited)
 	switch {
 	case !d.isCrowd(s):
+		if s.GUID.IsZero() && s.Name != "" {
+			pause = max(pause, d.usual*4/5-waited)
+		}
 	case s.Name == "":
 		pause = max(pause, namelessRest)
 	case soon:
@@ -385,6 +394,15 @@ func (d *Docket) pause(s *Subject, now time.Time, soon bool) time.Duration {
 		pause = max(pause, min(crowdPause, d.timeout/4))
 	}
 	return pause
+}
+
+// learn takes in how long after it was seen a capture was found to be committed. What is quicker than usual counts at once, what is slower little by little: a look too
+// many costs a millisecond, and one too late somebody's time.
+func (d *Docket) learn(took time.Duration) {
+	if d.usual > 0 && took > d.usual {
+		took = d.usual + (took-d.usual)/8
+	}
+	d.usual = min(took, usualMost)
 }
 
 // NeedsKeys reports whether the search is to ask for the account's keys as well.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
@@ -359,4 +360,65 @@ func BenchmarkJudgeOrphans(b *testing.B) {
 			b.Fatal("a made-up capture is the account's password")
 		}
 	}
+}
+
+// The docket learns how long the DC takes to commit, and asks little before.
+func TestLooksAreFewBeforeTheDCHasCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(time.Minute)
+		change := func(takes time.Duration) (looks int, late time.Duration) {
+			const search = time.Millisecond
+			hash := [16]byte{1}
+			before := directory.Account{Stamp: dsdb.Stamp{Version: 1, Time: time.Now().Add(-time.Hour)}}
+			p := pending(t, "alice", box.EncodeNTHash([16]byte{1}))
+			d.Add(p)
+			for {
+				s := d.turn()
+				if s == nil {
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				began, account := time.Now(), before
+				looks++
+				if time.Since(p.Seen) >= takes {
+					account = directory.Account{Stamp: dsdb.Stamp{Version: 2, Time: time.Now()}, NTHash: hash[:]}
+				}
+				time.Sleep(search)
+				for _, f := range d.Judge(s, account, proof.Of(account), nil, began) {
+					if f.Verdict != proof.Current {
+						t.Fatalf("verdict %v", f.Verdict)
+					}
+					d.Remove(f)
+					d.Done(s, false)
+					return looks, began.Sub(p.Seen) - takes
+				}
+				d.Done(s, false)
+			}
+		}
+		many, _ := change(70 * time.Millisecond)
+		for range 10 {
+			change(70 * time.Millisecond)
+		}
+		few, late := change(70 * time.Millisecond)
+		if many < 15 || few > 6 || late > 5*time.Millisecond {
+			t.Errorf("%d looks at first, and %d in the end, which were %v late", many, few, late)
+		}
+		// A quick one among slow ones is late once, and not by more than the slow ones take; then it is not any more.
+		if _, late := change(20 * time.Millisecond); late > 50*time.Millisecond {
+			t.Errorf("a quicker change is found %v late", late)
+		}
+		for range 8 {
+			change(20 * time.Millisecond)
+		}
+		if _, late := change(20 * time.Millisecond); late > 5*time.Millisecond {
+			t.Errorf("the ninth is found %v late", late)
+		}
+		// A DC that was very slow for a while does not make anybody wait for longer than the bound.
+		for range 50 {
+			change(5 * time.Second)
+		}
+		if _, late := change(20 * time.Millisecond); late > usualMost {
+			t.Errorf("after a slow DC %v late", late)
+		}
+	})
 }

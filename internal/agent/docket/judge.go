@@ -50,11 +50,11 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		if e.Seen.After(began) {
 			continue
 		}
-		until, considered := began, true
+		until, considered, first := began, true, e.met.IsZero()
 		switch {
 		case err == nil:
 			delete(d.orphans, e)
-			if e.met.IsZero() {
+			if first {
 				e.met = account.Stamp
 			}
 		case errors.Is(err, directory.ErrNotFound):
@@ -66,6 +66,10 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		if err == nil {
 			d.compare(&f, s, stored, began, e.precedes(account.Stamp))
 		}
+		if f.Verdict == proof.Current && !first && !e.proven {
+			d.learn(began.Sub(e.Seen))
+		}
+		e.proven = e.proven || f.Verdict == proof.Current
 		if f.Verdict == proof.Underived { // nothing has been said of it yet
 			if !f.skipped {
 				underived = append(underived, f)
