@@ -35,7 +35,7 @@ import (
 const (
 	users  = 40
 	sbin   = "/usr/local/sbin/"
-	script = sbin + "check" // the path in smb.conf
+	script = sbin + "check"            // the path in smb.conf
 	stores = "/var/lib/check-password" // where the Python script and the one in C do
 
 	aloneCycles, aloneChanges = 5, 8
