@@ -196,7 +196,7 @@ func measure(out io.Writer, title, path string, made string, set set, open func(
 	if err != nil {
 		return err
 	}
-	if left > 0.01 {
+	if left > 0.1 { // some pages go all the same, as where the machine's host takes memory back
 		return fmt.Errorf("%s: a warm look-up has %.2f major faults: the machine's memory has no room for the file", path, left)
 	}
 
