@@ -86,7 +86,7 @@ func TestLinesOfAFloodAreFew(t *testing.T) {
 		{linesAMinute - 1, ` probe=maybe account="alice"`},
 		{linesAMinute, ""},
 		{1022, ""},
-		{1023, ` probe=maybe probes=1024 account="alice"`},
+		{1023, ` probe=maybe nth=1024 account="alice"`},
 		{1024, ""},
 	} {
 		for _, password := range []string{good, "short"} { // accepted, refused
@@ -98,6 +98,17 @@ func TestLinesOfAFloodAreFew(t *testing.T) {
 			if tc.said == "" && len(lines) != 0 || tc.said != "" && (len(lines) != 1 || !strings.Contains(lines[0], strings.TrimSuffix(tc.said, ` account="alice"`)+" ")) {
 				t.Errorf("after %d: %q, want %q", tc.before, lines, tc.said)
 			}
+		}
+	}
+
+	// What cannot be read counts, and so does a change that is refused: anybody can try his own as often as he likes.
+	for password, env := range map[string][]string{"canary\xff": mallory, "short": alice} {
+		count(5000)
+		if code := exitCode(t, s.command(password, env).Run()); code != 1 {
+			t.Fatalf("%q: exit %d", password, code)
+		}
+		if lines := s.logged(0); len(lines) != 0 {
+			t.Errorf("%q: %q", password, lines)
 		}
 	}
 

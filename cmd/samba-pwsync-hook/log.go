@@ -37,7 +37,7 @@ type line struct {
 	capture  string // its ID; empty if nothing was kept
 	file     string // and its file's name
 	probe    bool   // perhaps nobody's password changes: see maybeProbe
-	nth      int    // of this minute's probes; 0: it is none, or they cannot be counted
+	nth      int    // of this minute's probes and refusals; 0: it is neither, or they cannot be counted
 	account  string // as given
 	shredded int    // captures that went, because too many of their kind waited
 	gate.Verdict
@@ -66,7 +66,7 @@ func (l line) text() string {
 		b.WriteString(" probe=maybe")
 	}
 	if l.nth > linesAMinute {
-		b.WriteString(" probes=" + strconv.Itoa(l.nth))
+		b.WriteString(" nth=" + strconv.Itoa(l.nth))
 	}
 	if l.shredded > 0 {
 		b.WriteString(" shredded=" + strconv.Itoa(l.shredded))

@@ -30,6 +30,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -43,15 +44,14 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
-// When the hook answers at the latest (Samba kills after 10 s, and then refuses), how much of that time a configuration that
-// cannot be read may cost (its copy can do without, and else the built-in one), until when what the policy asks has to have answered
+// When the hook answers at the latest (Samba kills after 10 s, and then refuses), until when what the policy asks has to have answered
 // (what has not counts as trouble of one rule; the others hold), and until when the policy itself.
 const (
 	deadline       = 5 * time.Second
-	configDeadline = time.Second
 	toolsDeadline  = 4250 * time.Millisecond
 	policyDeadline = 4500 * time.Millisecond
-	basicPatience  = 100 * time.Millisecond // for whose policy it is, where the policy has not answered
+	basicPatience  = 100 * time.Millisecond // for whose policy it is, where the policy or the password has not come
+	logPatience    = 500 * time.Millisecond // for the line: the first time of day that is printed has a file read
 )
 
 // Set by the linker.
@@ -69,6 +69,9 @@ func main() {
 	grow(0)
 	environ := os.Environ() // as Samba made it, for other programs
 	harden()
+	if runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2) // a page that does not come keeps the processor of Go's that waits for it: another has to look at the clock
+	}
 	run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv, environ, send, os.Exit)
 }
 
@@ -99,13 +102,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 		misused = errUsage // a slip in smb.conf is one in the configuration: nobody is locked out, no rule is left out
 	}
 	begun := time.Now()
-	attempt.To(func(c *attempt.Course) line { return answer(c, begun, file, stdin, getenv, environ) }, func(l line) {
+	attempt.To(func(c *attempt.Course) line {
+		l := answer(c, begun, file, stdin, getenv, environ)
 		if misused != nil {
 			l.config = misused
 		}
 		if l.worthSaying() {
-			log(l)
+			_, _ = attempt.Step(c, time.Now().Add(logPatience), func() (struct{}, error) { log(l); return none, nil })
 		}
+		return l
+	}, func(l line) {
 		switch l.verdict {
 		case accepted:
 			exit(checkpassword.Accept)
@@ -133,25 +139,20 @@ func isTerminal(stdin io.Reader) bool {
 func answer(c *attempt.Course, begun time.Time, file string, stdin io.Reader, getenv func(string) string, environ []string) (l line) {
 	late := begun.Add(deadline)
 
-	conf := load(c, file)
+	conf := gate.Load(c, file)
 	l.config, l.copyOf, l.noCopy = conf.Err, conf.Since, conf.NoCopy
 
 	from, err := within(c, late, "reading password", func() (checkpassword.Request, error) { return checkpassword.Read(stdin, getenv) })
 	probe := maybeProbe(from)
 	l.account, l.probe, l.ignored = from.Account, probe && !errors.Is(err, attempt.ErrHangs), from.Ignored
-	if err != nil {
-		account, _ := conf.Account(c, from.Account, time.Now().Add(configDeadline))
-		if account.Settings.Enforces() {
-			l.verdict, l.err = refused, err // what has not been seen cannot be allowed
-			return l
-		}
-		return l.notCaptured(err, conf.Hook)
-	}
-
 	password := secret.New(from.Password)
-	l = l.judge(c, begun, conf, gate.Request{Environ: environ, Subject: policy.Subject{
-		Password: password, Account: from.Account, UserPrincipalName: from.UserPrincipalName, FullName: from.FullName,
-	}})
+	if err == nil {
+		l = l.judge(c, begun, conf, gate.Request{Environ: environ, Subject: policy.Subject{
+			Password: password, Account: from.Account, UserPrincipalName: from.UserPrincipalName, FullName: from.FullName,
+		}})
+	} else {
+		l = l.unreadable(c, begun, conf, err)
+	}
 
 	// The answer does not hang on what is left.
 	if !l.late {
@@ -160,8 +161,8 @@ func answer(c *attempt.Course, begun time.Time, file string, stdin io.Reader, ge
 				l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
 			}
 		}
-		if probe {
-			l.nth, _ = within(c, late, "counting", func() (int, error) { return countProbe(conf.Paths().Probes, time.Now()), nil })
+		if l.probe || l.verdict == refused {
+			l.nth, _ = within(c, late, "counting", func() (int, error) { return count(conf.Paths().Probes, time.Now()), nil })
 		}
 		if _, err := within(c, late, "noting the refusal", func() (struct{}, error) { return none, note(conf.Paths().Refusals, l, probe) }); err != nil {
 			l.Troubles = append(l.Troubles, gate.Trouble{Err: err, Minor: true})
@@ -169,8 +170,19 @@ func answer(c *attempt.Course, begun time.Time, file string, stdin io.Reader, ge
 		if _, err := within(c, late, "keeping a copy of "+file, func() (struct{}, error) { return none, conf.Keep() }); err != nil {
 			l.Troubles = append(l.Troubles, gate.Trouble{Err: err})
 		}
+		password.Destroy() // where storing hangs, a goroutine that was given up may still be closing a box over it
 	}
-	password.Destroy() // not deferred: a goroutine that was given up must not do it
+	return l
+}
+
+// unreadable is the answer to a password that cannot be read: what has not been seen cannot be allowed.
+func (l line) unreadable(c *attempt.Course, begun time.Time, conf gate.Conf, err error) line {
+	account, _ := conf.Account(c, l.account, begun.Add(deadline+basicPatience))
+	if !account.Settings.Enforces() {
+		return l.notCaptured(err, conf.Hook)
+	}
+	l.Policy = account.Policy
+	l.verdict, l.err = refused, err
 	return l
 }
 
@@ -203,25 +215,15 @@ func (l line) judge(c *attempt.Course, begun time.Time, conf gate.Conf, request 
 
 var none struct{}
 
-// load reads the configuration, or its copy where that hangs.
-func load(c *attempt.Course, file string) gate.Conf {
-	conf, err := within(c, time.Now().Add(configDeadline), "reading "+file, func() (gate.Conf, error) { return gate.Load(file), nil })
-	if err == nil {
-		return conf
-	}
-	builtin := config.BuiltinHook()
-	copied, errCopy := within(c, time.Now().Add(configDeadline), "reading the copy", func() (gate.Conf, error) { return gate.Fallback(builtin, err), nil })
-	if errCopy != nil {
-		return gate.Conf{HookConfig: builtin, Err: err}
-	}
-	return copied
-}
-
 // note tells the agent of objections. Where it cannot, the log has them all the same.
 func note(path string, l line, probe bool) error {
 	var records []refusal.Record
 	for _, audited := range []bool{false, true} {
-		if rules := l.Rules(audited); len(rules) > 0 {
+		rules := l.Rules(audited)
+		if l.verdict == refused && l.err != nil && !audited {
+			rules = []string{refusal.Unreadable}
+		}
+		if len(rules) > 0 {
 			records = append(records, refusal.Record{Time: time.Now(), Account: l.account, Probe: probe, Policy: l.Policy, Rules: rules, Audit: audited})
 		}
 	}

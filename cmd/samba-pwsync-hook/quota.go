@@ -9,18 +9,18 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
-// linesAMinute bounds the log lines of probes: the first so many of a minute have one each, of the later ones those whose number is a power of
-// two, which say how many there were. Any domain user can have hundreds made in a second, and others pay for the log. Real changes always have theirs.
+// linesAMinute bounds the log lines of probes and refusals: the first so many of a minute have one each, of the later ones those whose number is a power of
+// two, which say how many there were. Any domain user can have hundreds made in a second, and others pay for the log. Accepted changes always have theirs.
 const linesAMinute = 600
 
 // worthSaying reports whether the run gets its line.
 func (l line) worthSaying() bool {
-	return !l.probe || l.nth <= linesAMinute || bits.OnesCount(uint(l.nth)) == 1
+	return l.nth <= linesAMinute || bits.OnesCount(uint(l.nth)) == 1
 }
 
-// countProbe returns the how many-th probe of the minute this is. The file has a byte for each, and its time says of which minute. Where it cannot be
+// count returns the how many-th probe or refusal of the minute this is. The file has a byte for each, and its time says of which minute. Where it cannot be
 // kept (0), nothing is left out of the log. It is not synced, and hooks that run at once may miscount by one: neither matters.
-func countProbe(path string, now time.Time) int {
+func count(path string, now time.Time) int {
 	f, err := nopoll.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return 0

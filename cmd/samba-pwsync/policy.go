@@ -57,7 +57,7 @@ func policyCommand() *cli.Command {
 
 func runPolicyTest(c *cli.Context) error {
 	// Exactly what the hook would use, also when the file is broken.
-	conf := gate.Load(configPath(c))
+	conf := gate.LoadNow(configPath(c))
 	if conf.Err != nil {
 		complain(c.App.ErrWriter, conf.Err.Error())
 		if conf.NoCopy != nil {

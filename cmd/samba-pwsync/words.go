@@ -22,7 +22,7 @@ func keepWords(ctx context.Context, cfg *config.Config, log *event.Log) {
 	said := ""
 	for {
 		// A configuration that has a fault is for the census and the hook to complain about.
-		if conf := gate.Load(cfg.File()); conf.Err == nil {
+		if conf := gate.LoadNow(cfg.File()); conf.Err == nil {
 			err := gate.CompileWords(conf.HookConfig, conf.Written(), func(files []string, r words.Report) { log.WordsCompiled(files, r.Words) })
 			switch {
 			case err == nil:

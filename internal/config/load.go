@@ -120,7 +120,7 @@ func LikelyStateDir(text []byte) string {
 			break
 		}
 		value, ok := bytes.CutPrefix(line, []byte("state_dir"))
-		value, quoted := bytes.CutPrefix(bytes.TrimLeft(value, " ="), []byte(`"`))
+		value, quoted := bytes.CutPrefix(bytes.TrimLeft(value, " \t="), []byte(`"`))
 		if dir, _, closed := bytes.Cut(value, []byte(`"`)); ok && quoted && closed {
 			return string(dir)
 		}

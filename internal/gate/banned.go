@@ -27,6 +27,9 @@ import (
 // milliseconds is for whoever runs no serve to choose.
 const unremarked = 64 << 10
 
+// statPatience is for how long the hook waits to hear whether word files have changed.
+const statPatience = 500 * time.Millisecond
+
 // readPatience is for how long the hook reads words that are not compiled.
 const readPatience = 2 * time.Second
 
@@ -179,7 +182,7 @@ type found struct {
 // cannot be done, or not in time, what was compiled last holds. Nothing is compiled or stored here: the DC's database is locked meanwhile.
 func findWords(course *attempt.Course, paths config.Paths, list []string, password []byte, until time.Time) found {
 	table, errOpen := words.Open(wordsFile(paths, list))
-	now, err := state(list)
+	now, err := attempt.Step(course, earlier(until, statPatience), func() (files, error) { return state(list) })
 	if err == nil && errOpen == nil && table.Tag() == now.tag {
 		return found{table: table}
 	}

@@ -53,6 +53,9 @@ const (
 
 	// programPatience is how long all other programs together may.
 	programPatience = 3 * time.Second
+
+	// startPatience is how long after the policy's time a program that cannot be started may hold it up.
+	startPatience = 100 * time.Millisecond
 )
 
 // Request is a password, and what Samba says of it.
@@ -108,17 +111,25 @@ func (c Conf) Decide(course *attempt.Course, r Request, until time.Time) Verdict
 		return v
 	}
 	t := &tools{course: course, conf: c, request: r, until: until, troubles: v.Troubles}
-	v.Findings = policy.Check(a.Settings, r.Subject, t.open(a))
+	all := t.open(a)
+	all.Failed = func(rule string) { t.trouble(rule, attempt.ErrInternal) }
+	v.Findings = policy.Check(a.Settings, r.Subject, all)
 	v.Troubles = t.troubles
 	return v
 }
 
-// Basic asks nothing but the rules about length and complexity of the account's policy. It is for where Decide fails.
+// Basic asks nothing but the rules about length and complexity of the account's policy. It is for where Decide fails. Other programs, which then were not asked, answer as
+// on_also_error says.
 func (c Conf) Basic(course *attempt.Course, r Request, until time.Time) Verdict {
 	a, troubles := c.Account(course, r.Account, until)
 	p := a.Settings
 	a.Settings = policy.Settings{Mode: p.Mode, MinLength: p.MinLength, MaxLength: p.MaxLength, Complexity: p.Complexity, Tiers: p.Tiers, Audit: p.Audit}
-	return Verdict{Account: a, Findings: policy.Check(a.Settings, r.Subject, policy.Tools{}), Troubles: troubles}
+	v := Verdict{Account: a, Findings: policy.Check(a.Settings, r.Subject, policy.Tools{}), Troubles: troubles}
+	if len(p.Also) > 0 && p.Mode != policy.Off && c.Hook.OnAlsoError == config.Refuse {
+		audited := !p.Enforces() || slices.Contains(p.Audit, policy.RuleAlso)
+		v.Findings = append(v.Findings, policy.Finding{Rule: policy.RuleAlso, Reason: "other checks could not be asked about it", Audited: audited})
+	}
+	return v
 }
 
 // errNoIndex takes the place of an error that would name a file, and not who makes it.
@@ -259,7 +270,8 @@ func (t *tools) programs(commands []string) []policy.Program {
 			if until.IsZero() {
 				until = earlier(t.until, programPatience)
 			}
-			ok, err := attempt.Step(t.course, until.Add(patience), func() (bool, error) { // it ends by itself; this sees to it that it is asked once
+			// It ends by itself, but for its start; and it must not outlast the policy, which would then be given up as a whole.
+			ok, err := attempt.Step(t.course, earliest(until.Add(patience), t.until.Add(startPatience)), func() (bool, error) {
 				return also.Run(command, t.request.Password.Bytes(), t.request.Environ, until)
 			})
 			if err != nil {
@@ -272,9 +284,13 @@ func (t *tools) programs(commands []string) []policy.Program {
 	return all
 }
 
-func earlier(until time.Time, patience time.Duration) time.Time {
-	if soon := time.Now().Add(patience); soon.Before(until) {
-		return soon
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
 	}
-	return until
+	return b
+}
+
+func earlier(until time.Time, patience time.Duration) time.Time {
+	return earliest(time.Now().Add(patience), until)
 }

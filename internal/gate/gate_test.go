@@ -223,6 +223,25 @@ func TestBasic(t *testing.T) {
 	}
 }
 
+// Where Decide fails no other program is asked, and what that means on_also_error says.
+func TestBasicWithPrograms(t *testing.T) {
+	for _, tc := range []struct{ settings, refusing, audited string }{
+		{"[hook]\non_also_error = \"accept\"\n[policy]\n", "", ""},
+		{"[hook]\non_also_error = \"refuse\"\n[policy]\n", "also", ""},
+		{"[hook]\non_also_error = \"refuse\"\n[policy]\naudit = [\"also\"]\n", "", "also"},
+		{"[hook]\non_also_error = \"refuse\"\n[policy]\nmode = \"audit\"\n", "", "also"},
+		{"[hook]\non_also_error = \"refuse\"\n[policy]\nmode = \"off\"\n", "", ""},
+	} {
+		c := newSite(t, tc.settings+"also = [\"/none\"]\n").load()
+		v := attempt.Run(func(course *attempt.Course) Verdict {
+			return c.Basic(course, request("Abcdefgh1"), time.Now().Add(3*time.Minute))
+		})
+		if strings.Join(v.Rules(false), " ") != tc.refusing || strings.Join(v.Rules(true), " ") != tc.audited {
+			t.Errorf("%q: %+v", tc.settings, v)
+		}
+	}
+}
+
 // Every type of target that the configuration knows has its rules here, and names of rules are the same everywhere.
 func TestAllAreKnown(t *testing.T) {
 	for _, kind := range []string{config.TypeGoogle, config.TypeEntra} {

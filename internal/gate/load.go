@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
@@ -45,64 +46,113 @@ func (c Conf) Written() time.Time {
 	return c.info.ModTime()
 }
 
-// Load reads the configuration. It is never without one: where the file has a fault that concerns the hook, the copy of what the
-// hook last read without one holds, as a whole.
+// compiledPatience is how long the compiled configuration may take, without which the text is read.
+const compiledPatience = 250 * time.Millisecond
+
+// LoadNow is Load for whoever has no other steps.
+func LoadNow(path string) Conf {
+	return attempt.Run(func(course *attempt.Course) Conf { return Load(course, path) })
+}
+
+// Load reads the configuration. It is never without one: where the file has a fault that concerns the hook, or hangs, the copy of what the
+// hook last read without one holds, as a whole. A state folder that hangs costs the compiled form only.
 //
-// A file of 0 bytes, which would be a right one with nothing but defaults, counts as one that an editor is about to write if
-// there is a copy.
-func Load(path string) Conf {
-	text, info, err := config.Read(path)
+// A file of 0 bytes, which would be a right one with nothing but defaults, counts as one that an editor is about to write.
+func Load(course *attempt.Course, path string) Conf { return load(course, path, findCompiled) }
+
+func load(course *attempt.Course, path string, find func(text []byte) compiled) Conf {
+	c, err := attempt.Step(course, time.Now().Add(patience), func() (c Conf, err error) {
+		c.text, c.info, err = config.Read(path)
+		return c, err
+	})
+	if err == attempt.ErrHangs || err == attempt.ErrInternal {
+		err = fmt.Errorf("reading %s: %w", path, err)
+	}
 	if err != nil {
-		return Fallback(config.BuiltinHook(), err)
+		return fallback(course, config.BuiltinHook(), err)
 	}
-	c := Conf{text: text, info: info}
-	if file, err := program(); err == nil {
-		c.key = config.Key(file, text)
-		if c.HookConfig, c.compiled = readCompiled(config.HookConfig{StateDir: config.LikelyStateDir(text)}.Paths().Compiled, c.key); c.compiled {
-			return c
-		}
+	if len(c.text) == 0 {
+		return fallback(course, config.BuiltinHook(),
+			config.Faults{{File: path, Problem: "is empty", Remedy: "put a line with a remark into it if all defaults are meant"}})
 	}
-	if c.HookConfig, err = config.ParseHook(path, text); err != nil {
-		return Fallback(c.HookConfig, err)
+
+	found, err := attempt.Step(course, time.Now().Add(compiledPatience), func() (compiled, error) { return find(c.text), nil })
+	if err == nil {
+		c.key, c.compiled = found.key, found.ok
 	}
-	if len(text) == 0 {
-		err := config.Faults{{File: path, Problem: "is empty", Remedy: "put a line with a remark into it if all defaults are meant"}}
-		if copied := Fallback(c.HookConfig, err); !copied.Since.IsZero() {
-			return copied
-		}
+	if c.compiled {
+		c.HookConfig = found.HookConfig
+		return c
 	}
+
+	usable, err := attempt.Step(course, time.Now().Add(patience), func() (config.HookConfig, error) { return config.ParseHook(path, c.text) })
+	switch {
+	case err == attempt.ErrHangs || err == attempt.ErrInternal:
+		return fallback(course, config.BuiltinHook(), fmt.Errorf("reading %s: %w", path, err))
+	case err != nil:
+		return fallback(course, usable, err)
+	}
+	c.HookConfig = usable
 	return c
 }
 
-// Fallback is the configuration where the file cannot be gone by, for the reason err. usable is what it says as far as can be told: where
-// its state folder is, the copy lies.
-func Fallback(usable config.HookConfig, err error) Conf {
-	copied, since, errCopy := readCopy(usable.Paths())
-	if errCopy != nil {
-		c := Conf{HookConfig: usable, Err: err}
-		if !errors.Is(errCopy, fs.ErrNotExist) {
-			c.NoCopy = fmt.Errorf("reading the copy of the last configuration without a fault: %w", errCopy)
-		}
-		return c
+// compiled is a configuration that was found in compiled form, if ok; and the key of that form.
+type compiled struct {
+	config.HookConfig
+	key config.CompiledKey
+	ok  bool
+}
+
+func findCompiled(text []byte) (found compiled) {
+	file, err := program()
+	if err != nil {
+		return found
 	}
-	return Conf{HookConfig: copied, Err: err, Since: since}
+	found.key = config.Key(file, text)
+	found.HookConfig, found.ok = readCompiled(likelyPaths(text).Compiled, found.key)
+	return found
+}
+
+// likelyPaths is where a text's compiled form is looked for.
+func likelyPaths(text []byte) config.Paths {
+	return config.HookConfig{StateDir: config.LikelyStateDir(text)}.Paths()
+}
+
+// fallback is the configuration where the file cannot be gone by, for the reason err. usable is what it says as far as can be told: where
+// its state folder is, the copy lies. Whether there is a target cannot be told, so passwords are kept.
+func fallback(course *attempt.Course, usable config.HookConfig, err error) Conf {
+	usable.NoTarget = false
+	copied, errCopy := attempt.Step(course, time.Now().Add(patience), func() (copied, error) { return readCopy(usable.Paths()) })
+	switch {
+	case errCopy == nil:
+		return Conf{HookConfig: copied.HookConfig, Err: err, Since: copied.since}
+	case errors.Is(errCopy, fs.ErrNotExist):
+		return Conf{HookConfig: usable, Err: err}
+	}
+	return Conf{HookConfig: usable, Err: err, NoCopy: fmt.Errorf("reading the copy of the last configuration without a fault: %w", errCopy)}
+}
+
+// copied is the copy of the last configuration without a fault, and the time of the file that it is of.
+type copied struct {
+	config.HookConfig
+	since time.Time
 }
 
 var errForeign = errors.New("it is no plain file that only its owner can write")
 
-// readCopy reads the copy of the last configuration without a fault, and the time of the file that it is of.
-func readCopy(paths config.Paths) (c config.HookConfig, since time.Time, err error) {
+func readCopy(paths config.Paths) (c copied, err error) {
 	text, info, err := readOurs(paths.LastGood)
 	if err != nil {
-		return c, since, err
+		return c, err
 	}
-	if c, err = config.ParseHook(paths.LastGood, text); err != nil {
-		return c, since, err
+	c.since = info.ModTime()
+	if c.HookConfig, err = config.ParseHook(paths.LastGood, text); err != nil {
+		return c, err
 	}
 	if c.Paths() != paths { // of an installation that was here before
-		return c, since, fmt.Errorf("%s: it is of another state folder: %w", paths.LastGood, fs.ErrNotExist)
+		return c, fmt.Errorf("%s: it is of another state folder: %w", paths.LastGood, fs.ErrNotExist)
 	}
-	return c, info.ModTime(), nil
+	return c, nil
 }
 
 // readCompiled reads a compiled configuration, and reports whether there is one of that key.
@@ -126,6 +176,9 @@ func program() (b []byte, err error) {
 	return b, nil
 }
 
+// maxOurs bounds what readOurs reads, in bytes.
+const maxOurs = 1 << 20
+
 // readOurs reads a small file that isOurs.
 func readOurs(path string) ([]byte, fs.FileInfo, error) {
 	f, err := nopoll.OpenFile(path, syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -140,7 +193,7 @@ func readOurs(path string) ([]byte, fs.FileInfo, error) {
 	if !isOurs(info) {
 		return nil, nil, &fs.PathError{Op: "read", Path: path, Err: errForeign}
 	}
-	text := make([]byte, min(info.Size(), 1<<20))
+	text := make([]byte, min(info.Size(), maxOurs))
 	_, err = io.ReadFull(f, text)
 	return text, info, err
 }
@@ -172,7 +225,7 @@ func (c Conf) keep() error {
 	there, err := os.Lstat(paths.LastGood)
 	ours := err == nil && isOurs(there)
 	current := ours && there.Size() == c.info.Size() && there.ModTime().Equal(c.info.ModTime()) && changed(c.info).Before(changed(there))
-	compile := !c.compiled && c.key != (config.CompiledKey{})
+	compile := !c.compiled && c.key != (config.CompiledKey{}) && likelyPaths(c.text) == paths // else nobody would find it
 	if current && !compile {
 		return nil
 	}
@@ -193,7 +246,9 @@ func (c Conf) keep() error {
 		}
 	}
 	if compile {
-		_ = durable.Replace(paths.Compiled, c.Compile(c.key), 0o600) // without it the next run takes longer
+		if b := c.Compile(c.key); len(b) <= maxOurs {
+			_ = durable.Replace(paths.Compiled, b, 0o600) // without it the next run takes longer
+		}
 	}
 	return nil
 }

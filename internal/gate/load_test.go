@@ -9,8 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/attempt"
 	"github.com/samba-pwsync/samba-pwsync/internal/config"
 )
 
@@ -51,7 +53,7 @@ func (s *site) raw(text string) {
 	s.must(os.WriteFile(s.config, []byte(text), 0o600))
 }
 
-func (s *site) load() Conf { return Load(s.config) }
+func (s *site) load() Conf { return LoadNow(s.config) }
 
 // keep loads a configuration that has no fault, and keeps the copy.
 func (s *site) keep() {
@@ -112,19 +114,23 @@ func TestLastGood(t *testing.T) {
 	}
 }
 
+func fallenBack(usable config.HookConfig) Conf {
+	return attempt.Run(func(c *attempt.Course) Conf { return fallback(c, usable, fs.ErrNotExist) })
+}
+
 // Without state_dir in it, a file that is missing or empty is of the default folder, so these have the copy there.
 func TestLastGoodOfDefaultFolder(t *testing.T) {
 	s := newSite(t, "[policy]\nmin_length = 12\n")
 	s.keep()
 	usable := config.BuiltinHook()
 	usable.StateDir = filepath.Join(s.dir, "state")
-	if c := Fallback(usable, fs.ErrNotExist); c.Policy.MinLength != 12 || c.Since.IsZero() || !errors.Is(c.Err, fs.ErrNotExist) {
+	if c := fallenBack(usable); c.Policy.MinLength != 12 || c.Since.IsZero() || !errors.Is(c.Err, fs.ErrNotExist) {
 		t.Errorf("%+v", c)
 	}
 	// A copy that is of another folder is of another installation.
 	s.must(os.Rename(filepath.Join(s.dir, "state"), filepath.Join(s.dir, "moved")))
 	usable.StateDir = filepath.Join(s.dir, "moved")
-	if c := Fallback(usable, fs.ErrNotExist); !c.Since.IsZero() || c.Policy.MinLength != 8 {
+	if c := fallenBack(usable); !c.Since.IsZero() || c.Policy.MinLength != 8 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -166,12 +172,34 @@ func TestNoCopy(t *testing.T) {
 	}
 }
 
+// An empty file is one that somebody is about to write, or that a full disk left: a fault, whether there is a copy or not. Passwords are kept.
 func TestEmptyFile(t *testing.T) {
 	s := newSite(t, "[policy]\nmin_length = 12\n")
 	s.raw("")
-	if c := s.load(); c.Err != nil {
-		t.Skipf("the machine has an installation: %v", c.Err)
+	c := s.load()
+	if c.Err == nil || !strings.Contains(c.Err.Error(), "is empty") || c.NoTarget {
+		t.Errorf("%v, no target: %v", c.Err, c.NoTarget)
 	}
+	s.must(c.Keep())
+}
+
+// A state folder that hangs costs the compiled form, and nothing of what the file says.
+func TestStateFolderHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "[policy]\nmin_length = 12\n")
+		s.keep()
+		began := time.Now()
+		c := attempt.Run(func(course *attempt.Course) Conf {
+			return load(course, s.config, func([]byte) compiled { time.Sleep(time.Hour); return compiled{ok: true} })
+		})
+		if c.Err != nil || c.Policy.MinLength != 12 || c.compiled || c.key != (config.CompiledKey{}) {
+			t.Errorf("%+v", c)
+		}
+		if took := time.Since(began); took < compiledPatience || took > 2*compiledPatience {
+			t.Errorf("took %v", took)
+		}
+		time.Sleep(2 * time.Hour) // what was given up ends, and nothing comes of it
+	})
 }
 
 // The copy is written when the file has changed, and only then.
@@ -281,7 +309,7 @@ func TestKeepAtOnce(t *testing.T) {
 	for range 8 {
 		go func() {
 			for range 20 {
-				if err := Load(s.config).Keep(); err != nil {
+				if err := LoadNow(s.config).Keep(); err != nil {
 					done <- err
 					return
 				}
@@ -359,6 +387,12 @@ func TestCompiledConfig(t *testing.T) {
 	// Where the state folder is not written as people write it, the text is read each time.
 	s.raw("state_dir = '" + filepath.Join(s.dir, "state") + "'\n[policy]\nmin_length = 14\n")
 	s.keep()
+	before, err := os.Stat(s.paths.Compiled)
+	s.must(err)
+	s.keep()
+	if now, err := os.Stat(s.paths.Compiled); err != nil || !os.SameFile(now, before) {
+		t.Errorf("compiled anew each time, for nobody: %v", err)
+	}
 	if c := s.load(); c.compiled || c.Policy.MinLength != 14 || c.Paths() != s.paths {
 		t.Errorf("%+v", c)
 	}

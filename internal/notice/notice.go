@@ -348,6 +348,8 @@ func reason(rule string, p Policy) string {
 		return "it is in a list of passwords that were stolen elsewhere, and that attackers try first"
 	case "target":
 		return "another service that it would be for, too, does not take it: use at least eight characters, of three kinds among a to z, A to Z, digits and punctuation, and no accented letters"
+	case "unreadable":
+		return "it is empty, much too long, or made of characters that are none"
 	case "also":
 		return "a further check of your organisation does not allow it"
 	}

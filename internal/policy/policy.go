@@ -75,12 +75,15 @@ type Subject struct {
 }
 
 // Tools are what the rules need beside the settings. A rule whose tool is missing finds nothing: that it could not be had is for
-// whoever opened it to say. So is what a tool that fails answers; it must not panic, and keeps nothing of the password.
+// whoever opened it to say. So is what a tool that fails answers; it keeps nothing of the password.
 type Tools struct {
 	Banned   Banned                     // banned
 	Breached func(password []byte) bool // breached: whether the password is known
 	Targets  []Target                   // preflight: those that want the account
 	Also     []Program                  // also
+
+	// Failed is told of a rule that panics, which then finds nothing. Without it, a panic is the caller's.
+	Failed func(rule string)
 }
 
 // Banned is a list of words, compiled: internal/policy/words.
@@ -132,25 +135,35 @@ func Check(s Settings, subject Subject, tools Tools) []Finding {
 			findings = append(findings, Finding{rule, r, !s.Enforces() || slices.Contains(s.Audit, rule)})
 		}
 	}
+	ask := func(rule string, rules func()) {
+		defer func() {
+			if tools.Failed != nil && recover() != nil {
+				tools.Failed(rule)
+			}
+		}()
+		rules()
+	}
 	password := subject.Password.Bytes()
 	s.lengthAndComplexity(password, found)
 	if s.Names {
-		found(RuleName, names(subject)...)
+		ask(RuleName, func() { found(RuleName, names(subject)...) })
 	}
 	if s.Walks {
-		found(RuleWalk, walks(password, s.shortest())...)
+		ask(RuleWalk, func() { found(RuleWalk, walks(password, s.shortest())...) })
 	}
 	if tools.Banned != nil && len(s.Banned) > 0 {
-		found(RuleBanned, banned(s.BannedScore, subject, tools.Banned)...)
+		ask(RuleBanned, func() { found(RuleBanned, banned(s.BannedScore, subject, tools.Banned)...) })
 	}
 	if tools.Breached != nil && s.Breached != "" && tools.Breached(password) {
 		found(RuleBreached, "it is in a list of passwords that were stolen elsewhere")
 	}
 	if s.Preflight {
 		for _, t := range tools.Targets {
-			for _, r := range t.Accepts(subject.Password) {
-				found(RuleTarget, Reason(fmt.Sprintf("%s would not take it: %s", t.Name, r)))
-			}
+			ask(RuleTarget, func() {
+				for _, r := range t.Accepts(subject.Password) {
+					found(RuleTarget, Reason(fmt.Sprintf("%s would not take it: %s", t.Name, r)))
+				}
+			})
 		}
 	}
 	for _, p := range tools.Also {

@@ -139,6 +139,15 @@ func TestTools(t *testing.T) {
 			t.Errorf("%s: %v (refused %v, program asked %v), want %v", tc.name, got, Refused(got), asked, tc.want)
 		}
 	}
+	// A rule that panics finds nothing, and the others hold.
+	failed := []string{}
+	broken := tools
+	broken.Failed = func(rule string) { failed = append(failed, rule) }
+	broken.Targets = []Target{{"broken", func(secret.Secret) []Reason { panic("Canary") }}, tools.Targets[1]}
+	got := Check(all, Subject{Password: secret.New([]byte("Passw0rd"))}, broken)
+	if want := []Finding{{RuleBreached, breached, false}, {RuleTarget, entra, false}}; !slices.Equal(got, want) || !slices.Equal(failed, []string{RuleTarget}) {
+		t.Errorf("a panic: %v, told of %v", got, failed)
+	}
 	missing := Check(with(func(s *Settings) { s.Banned = []string{"/words"} }), Subject{Password: secret.New([]byte("Passw0rd"))}, Tools{})
 	if missing != nil {
 		t.Errorf("without tools: %v", missing)

@@ -52,6 +52,9 @@ var (
 	ErrForeign = errors.New("it is no plain file of our own")
 )
 
+// Unreadable stands in Record.Rules for a password that is refused because it cannot be read: it is empty, too long, or no UTF-8.
+const Unreadable = "unreadable"
+
 // Record is one password that the policy had objections to.
 type Record struct {
 	Time    time.Time `json:"time"`

@@ -363,6 +363,9 @@ func (d *Docket) Done(s *Subject, unfinished bool) {
 	switch {
 	case again && (len(s.captures) > 0 || mover):
 		d.hurry(s)
+	case soon && len(s.captures) > 0 && !d.isCrowd(s): // any more
+		s.newest = time.Now()
+		d.hurry(s)
 	case len(s.captures) > 0 || mover && unfinished:
 		now := time.Now()
 		s.due = now.Add(d.pause(s, now, soon))
@@ -399,10 +402,11 @@ func (d *Docket) pause(s *Subject, now time.Time, soon bool) time.Duration {
 // learn takes in how long after it was seen a capture was found to be committed. What is quicker than usual counts at once, what is slower little by little: a look too
 // many costs a millisecond, and one too late somebody's time.
 func (d *Docket) learn(took time.Duration) {
+	took = min(took, usualMost)
 	if d.usual > 0 && took > d.usual {
 		took = d.usual + (took-d.usual)/8
 	}
-	d.usual = min(took, usualMost)
+	d.usual = took
 }
 
 // NeedsKeys reports whether the search is to ask for the account's keys as well.

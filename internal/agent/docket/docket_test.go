@@ -371,6 +371,7 @@ func TestLooksAreFewBeforeTheDCHasCommitted(t *testing.T) {
 			hash := [16]byte{1}
 			before := directory.Account{Stamp: dsdb.Stamp{Version: 1, Time: time.Now().Add(-time.Hour)}}
 			p := pending(t, "alice", box.EncodeNTHash([16]byte{1}))
+			p.Header.UserPrincipalName = "alice@example.com"
 			d.Add(p)
 			for {
 				s := d.turn()

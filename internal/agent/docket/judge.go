@@ -66,7 +66,7 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		if err == nil {
 			d.compare(&f, s, stored, began, e.precedes(account.Stamp))
 		}
-		if f.Verdict == proof.Current && !first && !e.proven {
+		if f.Verdict == proof.Current && !first && !e.proven && !e.Header.Doubtful() {
 			d.learn(began.Sub(e.Seen))
 		}
 		e.proven = e.proven || f.Verdict == proof.Current

@@ -86,12 +86,13 @@ func run(ctx context.Context, source *lists, o Options) (_ Result, err error) {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if p.next > 0 {
+	resumed := p.next > 0 && p.next < breached.Shards // once all are there, the lists have nothing more to say
+	if resumed {
 		if _, err := source.start(p.next); err != nil {
 			return Result{}, err
 		}
 	}
-	if p.next > 0 && source.position() != p.consumed {
+	if resumed && source.position() != p.consumed {
 		// The lists are not in order, behind what was read of them. Reading them from the beginning tells where.
 		if err := p.restart(); err != nil {
 			return Result{}, err

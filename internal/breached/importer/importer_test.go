@@ -381,6 +381,22 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A list that lacks something is read whole before that is seen. Who then says that it is meant has not to wait again.
+func TestResumeOfAllShards(t *testing.T) {
+	dir := t.TempDir()
+	all := slices.DeleteFunc(hashes(breached.SHA1, "known", 450_000), func(h []byte) bool { shard, _ := breached.Shard(h); return shard == 5 })
+	o := Options{Output: filepath.Join(dir, "out"), Lists: []string{write1(t, filepath.Join(dir, "list"), text(all))}, Bits: 16}
+	if _, err := Run(t.Context(), o); !errors.Is(err, ErrIncomplete) {
+		t.Fatal(err)
+	}
+	o.Incomplete = true
+	r, err := Run(t.Context(), o)
+	if err != nil || r.Resumed != breached.Shards || r.Header.Entries != uint64(len(all)) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	open(t, o.Output)
+}
+
 // withoutConsumed is a where the entries' notes about the lists, and the checksums over them, are b's.
 func withoutConsumed(a, b []byte) []byte {
 	a = bytes.Clone(a)

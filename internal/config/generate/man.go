@@ -29,7 +29,7 @@ It holds no secrets; it names the files that do.
 The file is strict: a key that is not known is an error, and so is a value that makes no sense.
 .Ic samba-pwsync check
 lists every fault with its line and a remedy.
-All keys have defaults but those marked as needed, so an empty file is a valid one.
+All keys have defaults but those marked as needed, so a file that holds nothing but a remark is a valid one; one of 0 bytes the hook takes for a file that is about to be written.
 The hook reads the file at each run;
 .Ic samba-pwsync serve
 reads it when it starts.
