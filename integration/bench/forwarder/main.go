@@ -30,6 +30,9 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/integration/bench/numbers"
 )
 
+// mostRate is the highest that a configuration can have, in changes a second.
+const mostRate = 1000
+
 // options are what a run is given.
 type options struct {
 	bin                      string // folder of the programs
@@ -192,7 +195,7 @@ func throughput(ctx context.Context, s *site, o options) ([][]string, error) {
 			return nil, err
 		}
 		began := time.Now()
-		f, err := s.start(ctx, 100_000, format)
+		f, err := s.start(ctx, mostRate, format)
 		if err != nil {
 			return nil, err
 		}

@@ -38,7 +38,10 @@ type site struct {
 }
 
 // process is one that was started.
-type process struct{ cmd *exec.Cmd }
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
 
 func newSite(ctx context.Context, o options) (s *site, err error) {
 	s = &site{options: o, unwatch: func() {}}
@@ -100,14 +103,20 @@ func (s *site) run(ctx context.Context, cpus, program string, args ...string) (*
 	defer log.Close()
 	cmd := exec.CommandContext(ctx, "taskset", append([]string{"-c", cpus, filepath.Join(s.bin, program)}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
-	return &process{cmd}, cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // what it is, its log says
+		close(p.ended)
+	}()
+	return p, nil
 }
 
 func (p *process) stop() {
-	if p.cmd.ProcessState == nil {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM)
-		_ = p.cmd.Wait()
-	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // if it has not ended
+	<-p.ended
 }
 
 // reset makes a new state folder, with an agent beside it.
@@ -183,8 +192,11 @@ func (s *site) start(ctx context.Context, rate float64, format string) (*forward
 	}
 	socket := filepath.Join(s.state(), "forwarder", "control.sock")
 	err = s.until(ctx, func() (bool, error) {
-		if p.cmd.Process.Signal(syscall.Signal(0)) != nil {
-			return false, errors.New("the forwarder ended")
+		select {
+		case <-p.ended:
+			log, _ := os.ReadFile(filepath.Join(s.dir, "samba-pwsync.log"))
+			return false, fmt.Errorf("the forwarder ended: %s", log)
+		default:
 		}
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
