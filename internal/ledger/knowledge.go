@@ -20,13 +20,13 @@ type Newest struct {
 }
 
 // Outdates reports whether a password of the account is not current any more: a newer one is known; or it was proven before the account
-// was deleted, or the directory went back, and has not been seen there since.
+// was deleted, or the directory went back, and has not been seen there since. A Void that is still to come says nothing, as in See.
 func (n Newest) Outdates(stamp dsdb.Stamp, proven time.Time) bool {
 	return stamp.Compare(n.Stamp) < 0 || n.voids(stamp, proven)
 }
 
 func (n Newest) voids(stamp dsdb.Stamp, proven time.Time) bool {
-	return stamp.Compare(n.Stamp) > 0 && proven.Before(n.Void)
+	return stamp.Compare(n.Stamp) > 0 && proven.Before(n.Void) && !n.Void.After(time.Now())
 }
 
 // Holder is the account that last had a place.

@@ -229,3 +229,17 @@ func TestBack(t *testing.T) {
 		t.Errorf("settled %d, newest %d", settled, newest)
 	}
 }
+
+// The directory went back while the clock was ahead, and the clock was set back since: what is proven now is of later all the same.
+func TestProvenAfterTheClockWasSetBack(t *testing.T) {
+	l := temp(t)
+	now := time.Now()
+	see(t, l, now.Add(time.Hour), change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true})
+	if got := newestOf(t, l, 1); got.Outdates(stamp(6), now) || !got.Outdates(stamp(4), now) {
+		t.Errorf("%+v", got)
+	}
+	prove(t, l, Proof{account(1), stamp(6), now, nil})
+	if got := newestOf(t, l, 1); got.Stamp.Version != 6 {
+		t.Errorf("%+v", got)
+	}
+}
