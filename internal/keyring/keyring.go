@@ -51,6 +51,12 @@ const (
 	suffix   = ".key"
 	// LeastKept is how long a retired key is kept at least: a hook that read the old public key still writes with it, for 5 seconds.
 	LeastKept = time.Minute
+
+	// sureAfter is how long after the start, and after the clock was found to be set, no key is destroyed: a clock that is ahead for some minutes
+	// would destroy at once what may be needed for days. A keep that is shorter than that is waited for instead.
+	sureAfter = time.Hour
+	// clockSlack is how far the time of day and the clock that nobody sets may part between two looks.
+	clockSlack = time.Second
 )
 
 // retiredFile names the file of a key that was retired then.
@@ -144,11 +150,14 @@ type Ring struct {
 	current seal.KeyID
 	keys    map[seal.KeyID]seal.PrivateKey
 	told    []Key
+	looked  time.Time // at the clock
+	steady  time.Time // since when it has not been set, as far as we know
 }
 
 // Open reads the keys.
 func Open(files Files) (*Ring, error) {
-	r := &Ring{files: files}
+	now := time.Now()
+	r := &Ring{files: files, looked: now, steady: now}
 	if err := r.Reload(); err != nil {
 		return nil, err
 	}
@@ -227,7 +236,18 @@ func (r *Ring) Status() []Key {
 	return slices.Clone(r.told)
 }
 
-// Tend destroys the retired keys that had their time and are not needed, and returns which. keep is how long after its retirement a key may be
+// sure returns from when on a key may be destroyed, as far as the clock is concerned.
+func (r *Ring) sure(now time.Time, keep time.Duration) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if by := now.Round(0).Sub(r.looked.Round(0)) - now.Sub(r.looked); by.Abs() > clockSlack {
+		r.steady = now
+	}
+	r.looked = now
+	return r.steady.Add(min(sureAfter, max(keep, LeastKept)))
+}
+
+// Tend destroys the retired keys that had their time and are not needed, and returns which. now is read from the clock; keep is how long after its retirement a key may be
 // needed; needed says whether something that waits is sealed to it. An error of one key does not keep the others from being destroyed.
 func (r *Ring) Tend(now time.Time, keep time.Duration, needed func(seal.KeyID) (bool, error)) (destroyed []string, err error) {
 	if err := r.Reload(); err != nil {
@@ -246,7 +266,11 @@ func (r *Ring) Tend(now time.Time, keep time.Duration, needed func(seal.KeyID) (
 	}
 	told := all[:1:1]
 	var errs []error
+	sure := r.sure(now, keep)
 	for _, k := range all[1:] {
+		if k.Due.Before(sure) {
+			k.Due = sure
+		}
 		switch why, err := r.why(k, now, public.ID(), needed); {
 		case err != nil:
 			k.Kept = "what waits cannot be read"

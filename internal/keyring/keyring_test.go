@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
@@ -122,6 +123,8 @@ func TestTendDestroysInTime(t *testing.T) {
 		}
 		return r.Status()
 	}
+	r.steady = r.steady.Add(-2 * sureAfter)
+	r.looked = r.steady
 	if keys := tend(then.Add(keep-time.Minute), waits, 0); len(keys) != 2 || asked != 0 || keys[1].ID != result.Old || keys[1].Kept != "" ||
 		keys[1].Due.Sub(keys[1].Retired) != keep || keys[0].ID != result.New || !keys[0].Retired.IsZero() {
 		t.Errorf("before its time: %+v, asked %d times", keys, asked)
@@ -146,6 +149,50 @@ func TestTendDestroysInTime(t *testing.T) {
 	tend(late, nobody, 0)
 }
 
+// set returns what time.Now would have returned had the clock been set by that much: see the one of internal/deliver, whose test says if package
+// time keeps its readings differently one day.
+func set(now time.Time, by time.Duration) time.Time {
+	layout := struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	}{}
+	now = now.Add(by)
+	monotonic := (*int64)(unsafe.Add(unsafe.Pointer(&now), unsafe.Offsetof(layout.ext)))
+	*monotonic -= int64(by)
+	return now
+}
+
+// A clock that is ahead at the start, or is set ahead, makes each retired key look due. For a while none is destroyed for that.
+func TestClockAhead(t *testing.T) {
+	for name, keep := range map[string]time.Duration{"long": keep, "short": 5 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			f := newFiles(t)
+			_, err := Rotate(f, noGive, time.Now())
+			must(t, err)
+			r := ring(t, f)
+			grace := min(sureAfter, keep)
+			begin := set(r.steady, 2*keep)
+			r.looked, r.steady = begin, begin // it started with a clock that is ahead
+			tend := func(now time.Time, want int) {
+				t.Helper()
+				if destroyed, err := r.Tend(now, keep, nobody); err != nil || len(destroyed) != want {
+					t.Fatalf("%v after the start: destroyed %v, %v", now.Sub(begin), destroyed, err)
+				}
+			}
+			tend(begin, 0)
+			if due := r.Status()[1].Due; !due.Equal(begin.Add(grace)) {
+				t.Errorf("it is due %v", due)
+			}
+			tend(begin.Add(grace-time.Second), 0)
+			later := begin.Add(grace + time.Second)
+			tend(set(later, 2*time.Second), 0)
+			tend(set(later.Add(grace-time.Second), 2*time.Second), 0)
+			tend(set(later.Add(grace), 2*time.Second), 1)
+		})
+	}
+}
+
 // The zeros must reach the file itself, not only its name go: somebody may hold it open.
 func TestDestroyedKeyIsOverwritten(t *testing.T) {
 	f := newFiles(t)
@@ -156,7 +203,7 @@ func TestDestroyedKeyIsOverwritten(t *testing.T) {
 	_, err = Rotate(f, noGive, then)
 	must(t, err)
 	f.backdate(t, then)
-	if destroyed, err := ring(t, f).Tend(time.Now(), keep, nobody); err != nil || len(destroyed) != 1 {
+	if destroyed, err := ring(t, f).Tend(time.Now().Add(sureAfter), keep, nobody); err != nil || len(destroyed) != 1 {
 		t.Fatal(destroyed, err)
 	}
 	b := make([]byte, 4096)
@@ -198,7 +245,7 @@ func TestCrashAfterEachStep(t *testing.T) {
 		}
 		check()
 		for _, r := range []*Ring{running, ring(t, f)} { // nobody waits, and the time is over since long
-			if destroyed, err := r.Tend(time.Now(), keep, nobody); err != nil || len(destroyed) != 0 {
+			if destroyed, err := r.Tend(time.Now().Add(sureAfter), keep, nobody); err != nil || len(destroyed) != 0 {
 				t.Fatalf("after %d steps: destroyed %v, %v", done, destroyed, err)
 			}
 		}
@@ -297,7 +344,7 @@ func TestHalfDestroyedKey(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(f.Retired, list[0].file), make([]byte, 500), 0o600))
 	r := ring(t, f)
-	if destroyed, err := r.Tend(time.Now(), keep, func(seal.KeyID) (bool, error) { return true, nil }); err != nil || len(destroyed) != 1 {
+	if destroyed, err := r.Tend(time.Now().Add(sureAfter), keep, func(seal.KeyID) (bool, error) { return true, nil }); err != nil || len(destroyed) != 1 {
 		t.Error(destroyed, err)
 	}
 }
