@@ -42,7 +42,7 @@ type Condition string
 // The conditions.
 const (
 	Well     Condition = "well"
-	Low      Condition = "low"       // nearly full; the ballast has been removed
+	Low      Condition = "low"       // nearly full: the ballast has been removed, or there is no room for it
 	Full     Condition = "full"      // no block or inode can be had, or a quota is used up
 	ReadOnly Condition = "read-only" // as the kernel makes a file system that it finds damaged
 	Broken   Condition = "broken"    // it answers with another error
@@ -128,6 +128,9 @@ func (k *Keeper) Look() {
 		}
 		errBallast = durable.Reserve(path, k.o.Size)
 		kept, _ = size(path)
+	}
+	if now == Well && k.o.Size > 0 && kept == 0 && errBallast == nil && Free(k.o.Dir) <= 2*k.o.Size+low {
+		now = Low // nobody has made room since it was removed, or there never was enough
 	}
 	if now == Well && errBallast != nil {
 		now, err = Broken, errBallast

@@ -48,8 +48,8 @@ func TestFullDisk(t *testing.T) {
 				t.Errorf("the reserve's room cannot be used: %v", err)
 			}
 			k.Look()
-			if s := k.Status(); s.Condition == Well && s.Ballast != 0 {
-				t.Errorf("the reserve is made again although there is no room for it: %+v", s)
+			if s := k.Status(); s.Condition != Low || s.Ballast != 0 {
+				t.Errorf("while there is no room for the reserve: %+v", s)
 			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
