@@ -474,6 +474,15 @@ func (q *Queue) Current(l Lease) bool {
 	return l.entry.current()
 }
 
+// Stands reports whether the lease is Current, and Lease might give its item for these times, too.
+func (q *Queue) Stands(l Lease, proven, due time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := l.entry
+	fresh := !e.is(tried) && !e.waited && e.proven >= proven.Sub(q.epoch)
+	return e.current() && (fresh || e.due <= due.Sub(q.epoch))
+}
+
 // Return returns leases, in one transaction, and does to their items what the results say, unless a newer one has taken the place. On an error
 // none is returned.
 func (q *Queue) Return(results ...Result) error {

@@ -790,3 +790,42 @@ func TestReturnSeveral(t *testing.T) {
 		q = open(t, path)
 	}
 }
+
+// A lease stands as long as its item is the newest, and would be leased still.
+func TestStands(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	add(t, q, item("a", 1, 10))
+	lease := func() Lease {
+		t.Helper()
+		l, ok, err := q.Lease("a", at(0), forever)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		return l
+	}
+	check := func(what string, l Lease, proven, due int, want bool) {
+		t.Helper()
+		if got := q.Stands(l, at(proven), at(due)); got != want {
+			t.Errorf("%s, proven since %d, due until %d: %v", what, proven, due, got)
+		}
+	}
+	l := lease()
+	check("never tried", l, 10, 0, true)
+	check("never tried", l, 11, 9, false)
+	check("never tried", l, 11, 10, true)
+	if err := q.Return(l.Retry(at(20), target.Temporary, "")); err != nil {
+		t.Fatal(err)
+	}
+	l = lease()
+	check("tried", l, 0, 19, false)
+	check("tried", l, 0, 20, true)
+	q.Release(l)
+	_ = q.Close()
+	q = open(t, path)
+	l = lease()
+	check("found at the start", l, 0, 0, false)
+	add(t, q, item("a", 1, 11))
+	check("replaced", l, 0, 1000, false)
+	q.Release(l)
+}
