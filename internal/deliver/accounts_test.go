@@ -209,6 +209,7 @@ func TestNameIsHandedOverByAnExpiredChange(t *testing.T) {
 		w.places["google"].fails(errDown)
 		w.start()
 		w.watched()
+		w.pass(sureAfter)
 		w.put(w.named(1, 7, "alice", "google"))
 		w.pass(5 * time.Second)
 		expired := w.named(2, 1, "alice", "google")
@@ -468,4 +469,39 @@ func TestDirectoryWentBackOnce(t *testing.T) {
 		w.unwatch()
 		w.stop()
 	})
+}
+
+// A look at a directory that went back was dated by a clock that was ahead. What is proven after it is sent: at once where that date is still to
+// come, and otherwise when the look has come in which the directory holds it.
+func TestChangeAfterARestoreWhileTheClockWasAhead(t *testing.T) {
+	for _, ahead := range []time.Duration{5 * time.Second, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				w.start()
+				w.put(w.change(1, 8, "google"))
+				w.pass(2 * time.Second)
+				c := w.change(1, 6, "google")
+				if _, err := w.ledger.See(time.Now().Add(ahead), change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true}); err != nil {
+					t.Fatal(err)
+				}
+				w.pass(6 * time.Second)
+				w.put(c)
+				w.pass(2 * time.Second)
+				if ahead == time.Hour {
+					w.places["google"].holds(1, 6)
+				} else if len(w.files()) != 1 {
+					t.Errorf("it was not kept: %q", w.files())
+				}
+				w.watched()
+				w.sight(1, 6)
+				w.pass(3 * time.Second)
+				w.places["google"].holds(1, 6)
+				w.happened("rolled-back", 0)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
 }

@@ -105,6 +105,7 @@ type Forwarder struct {
 	askedAt time.Time    // when this process last did; the intake's own
 	lanes   map[string]*lane
 	names   []string // of the lanes, in the order of Options
+	started time.Time
 	watch   watch
 	book    book
 	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
@@ -132,11 +133,12 @@ func New(o Options) (*Forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now()
 	f := &Forwarder{
 		asks: asks, lost: o.Lost, said: map[string]bool{}, stuck: map[string]bool{},
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
-		lanes: map[string]*lane{}, watch: watch{log: o.Log}, book: book{turn: make(chan struct{}, 1)}, torn: map[string]time.Time{}, unread: map[string]bool{},
-		ahead: map[string]time.Time{},
+		lanes: map[string]*lane{}, watch: watch{log: o.Log, looked: now}, book: book{turn: make(chan struct{}, 1)}, torn: map[string]time.Time{}, unread: map[string]bool{},
+		ahead: map[string]time.Time{}, started: now,
 	}
 	if f.ttl <= 0 {
 		f.ttl = defaultTTL
@@ -295,7 +297,7 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		last, err = f.ledger.Last(lease.Target, lease.Account.GUID)
 		return err
 	})
-	again := !lease.Delivered.IsZero() && last.Class == target.Delivered && lease.Stamp.Equal(last.Stamp) // see settle.go
+	again := !lease.Delivered.IsZero() && !lease.MustChange && last.Class == target.Delivered && lease.Stamp.Equal(last.Stamp) // see settle.go
 	switch {
 	case !known:
 		f.queue.Release(lease)
@@ -304,7 +306,7 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		f.queue.Release(lease)
 	case lease.Stamp.Compare(last.Stamp) <= 0 && !again:
 		// The last run ended after it had written this down, and before it dropped the item.
-		f.finish(ctx, lease, nil, last.Class, last.Reason, len(lease.Peers) == 0)
+		f.finish(ctx, lease, nil, last.Class, last.Reason, len(lease.Peers) == 0 || lease.MustChange)
 	case !f.queue.Current(lease):
 		f.queue.Release(lease)
 	default:

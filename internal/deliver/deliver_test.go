@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
@@ -678,6 +681,129 @@ func TestExpired(t *testing.T) {
 		w.happened("expired", 2)
 		w.settled()
 		w.unwatch()
+		w.stop()
+	})
+}
+
+// A clock that is ahead makes all that waits look old. Nothing is shredded for that until it has been so for an hour.
+func TestClockAheadAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.fails(errDown)
+		w.start()
+		w.watched()
+		old := func(n byte) {
+			c := w.change(n, 1, "google")
+			c.Captured = c.Captured.Add(-defaultTTL - time.Hour)
+			w.put(c)
+		}
+		old(1)
+		w.pass(30 * time.Minute)
+		p.fails(nil)
+		w.pass(quiet)
+		p.holds(1, 1)
+		p.fails(errDown)
+		old(2)
+		w.pass(5 * time.Minute)
+		w.happened("expired", 0)
+		w.pass(10 * time.Minute)
+		w.happened("expired", 1)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// Nor in the hour after it is found to be set.
+func TestClockIsSetAhead(t *testing.T) {
+	begin := time.Now()
+	f := &Forwarder{ttl: defaultTTL, started: begin, watch: watch{log: event.New(slog.New(slog.DiscardHandler)), looked: begin}}
+	captured := begin.Round(0)
+	for _, c := range []struct {
+		passed, by time.Duration
+		want       bool
+	}{
+		{time.Minute, 0, false},
+		{2 * time.Hour, 0, false},
+		{2*time.Hour + time.Second, 2 * defaultTTL, false}, // it has just been set
+		{3 * time.Hour, 2 * defaultTTL, false},
+		{3*time.Hour + time.Second, 2 * defaultTTL, true},
+		{3*time.Hour + 2*time.Second, 3 * defaultTTL, false}, // once more
+		{3*time.Hour + 3*time.Second, 0, false},              // and back
+		{defaultTTL, 0, false},
+		{defaultTTL + time.Second, 0, true},
+	} {
+		if got := f.overdue(captured, set(begin.Add(c.passed), c.by)); got != c.want {
+			t.Errorf("%v after the capture, with the clock set by %v: %v", c.passed, c.by, got)
+		}
+	}
+}
+
+// slowKeys are keys that a disk gives when it has come back, which each time takes that long.
+type slowKeys struct {
+	seal.Keys
+	wait atomic.Int64
+}
+
+func (s *slowKeys) Find(id seal.KeyID) (seal.PrivateKey, error) {
+	time.Sleep(time.Duration(s.wait.Load()))
+	return s.Keys.Find(id)
+}
+
+// The disk stands still between the look at the watch and the request: what may not go any more does not.
+func TestDiskStandsStillBeforeARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		keys := &slowKeys{Keys: w.key}
+		w.keys = keys
+		p := w.places["google"]
+		w.start()
+		w.pass(2 * time.Second)
+
+		keys.wait.Store(int64(5 * time.Minute))
+		w.put(w.change(1, 1, "google"))
+		w.pass(10 * time.Minute)
+		if n := len(p.asked()); n != 0 {
+			t.Errorf("without a watch %d passwords were sent that had been proven minutes ago", n)
+		}
+		keys.wait.Store(0)
+		w.watched()
+		w.pass(10 * time.Second)
+		p.holds(1, 1)
+
+		keys.wait.Store(int64(5 * time.Minute))
+		w.put(w.change(1, 2, "google"))
+		w.pass(time.Minute)
+		w.sight(1, 3)
+		w.pass(10 * time.Minute)
+		p.holds(1, 1)
+		w.settled()
+
+		w.put(w.change(2, 1, "google"))
+		w.pass(6 * time.Minute)
+		p.holds(2, 1) // nothing newer was seen meanwhile
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// What a crash leaves between the overwriting of a secret and its removal is removed, and nobody needs to look at it.
+func TestZeros(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		c := w.change(1, 1, "google")
+		w.write(c.FileName(), make([]byte, 700))
+		w.write("2.change", nil)
+		w.pass(5 * time.Second)
+		if n := len(w.files()); n != 2 {
+			t.Errorf("%d files are left while they may be being written", n)
+		}
+		w.pass(10 * time.Second)
+		w.settled()
+		w.happened("change-damaged", 1) // the empty one
 		w.stop()
 	})
 }

@@ -105,7 +105,7 @@ func TestDrift(t *testing.T) {
 		w.decides(3, 1, change.Lost, "google")
 		w.pass(5 * time.Second)
 		w.drifts()
-		w.pass(10 * time.Minute)
+		w.pass(time.Hour)
 		w.drifts("user3@1 google down")
 		google.fails(target.ErrDenied)
 		w.pass(20 * time.Minute)

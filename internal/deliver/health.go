@@ -25,9 +25,13 @@ const (
 )
 
 const (
-	failuresUntilDown = 5
-	firstDown         = 30 * time.Second // at most, before the first item is tried again
-	maxDown           = 10 * time.Minute
+	// After so many temporary failures in a row the target is down, if they are of several accounts; of one alone it takes more, as they may be
+	// that account's.
+	failuresUntilDown      = 5
+	failuresOfOneUntilDown = 10
+
+	firstDown = 30 * time.Second // at most, before the first item is tried again
+	maxDown   = 10 * time.Minute
 	// breakerPause is the breaker's own, which is over when ours is: the breaker counts, and lets one item through; for how long none is
 	// tried is for us to say, as its pauses do not grow.
 	breakerPause = time.Millisecond
@@ -61,6 +65,8 @@ type health struct {
 	downUntil time.Time
 	downSoon  time.Time // until then at least, if a new change comes
 	downs     int       // how many pauses in a row
+	failing   dsdb.GUID // whose attempt was the first of the temporary failures in a row; zero: there is none
+	several   bool      // another account's failed since
 
 	// Of those whose password the target does not let us set (target.ErrForbidden).
 	forbidden map[dsdb.GUID]time.Time // since when
@@ -73,7 +79,7 @@ func newHealth(name string, log *event.Log) *health {
 	h := &health{name: name, log: log, forbidden: map[dsdb.GUID]time.Time{}}
 	h.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:       breakerPause,
-		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresUntilDown },
+		ReadyToTrip:   h.isDown,
 		OnStateChange: h.changed,
 		IsSuccessful:  func(err error) bool { return target.Classify(err) != target.Temporary },
 		IsExcluded: func(err error) bool {
@@ -82,6 +88,12 @@ func newHealth(name string, log *event.Log) *health {
 		},
 	})
 	return h
+}
+
+func (h *health) isDown(c gobreaker.Counts) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return c.ConsecutiveFailures >= failuresUntilDown && h.several || c.ConsecutiveFailures >= failuresOfOneUntilDown
 }
 
 func (h *health) changed(_ string, from, to gobreaker.State) {
@@ -118,15 +130,22 @@ func (h *health) stopped(now time.Time) (State, time.Time) {
 	}
 }
 
-// attempted notes the result of SetPassword. done is what the breaker gave for this attempt.
-func (h *health) attempted(err error, done func(error)) {
+// attempted notes the result of SetPassword for an account. done is what the breaker gave for this attempt.
+func (h *health) attempted(account dsdb.GUID, err error, done func(error)) {
 	h.mu.Lock()
 	now := time.Now()
 	switch target.Classify(err) {
 	case target.Delivered:
 		h.probe = 0 // not at a good Check: if only SetPassword is denied, probes must grow rarer all the same
+		h.failing, h.several = dsdb.GUID{}, false
+	case target.NoUser, target.Rejected, target.Forbidden:
+		h.failing, h.several = dsdb.GUID{}, false
 	case target.Temporary:
 		h.err = err
+		h.several = h.several || h.failing != dsdb.GUID{} && h.failing != account
+		if h.failing == (dsdb.GUID{}) {
+			h.failing = account
+		}
 	case target.Denied:
 		h.err = err
 		if h.denied.IsZero() {

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
 func TestDelay(t *testing.T) {
@@ -271,6 +274,50 @@ func TestDownTargetIsProbedWithOneItem(t *testing.T) {
 		w.unwatch()
 		w.stop()
 	})
+}
+
+// Failures in a row make a target down; those of one account only when there are many, for they may be about it.
+func TestWhenATargetIsDown(t *testing.T) {
+	const taken, failed, refused, denied, unused = 0, 1, 2, 3, 4
+	errs := []error{nil, errDown, target.ErrNoUser, target.ErrDenied, errUnused}
+	type step struct {
+		account byte
+		what    int
+		times   int
+	}
+	for name, c := range map[string]struct {
+		steps []step
+		want  bool
+	}{
+		"four of several":              {[]step{{1, failed, 2}, {2, failed, 2}}, false},
+		"five of several":              {[]step{{1, failed, 4}, {2, failed, 1}}, true},
+		"five of several, mixed":       {[]step{{1, failed, 1}, {2, failed, 1}, {1, failed, 3}}, true},
+		"nine of one":                  {[]step{{1, failed, 9}}, false},
+		"nine of one, then another":    {[]step{{1, failed, 9}, {2, failed, 1}}, true},
+		"ten of one":                   {[]step{{1, failed, 10}}, true},
+		"another's before one taken":   {[]step{{2, failed, 1}, {3, taken, 1}, {1, failed, 9}}, false},
+		"another's before one refused": {[]step{{2, failed, 1}, {3, refused, 1}, {1, failed, 9}}, false},
+		"attempts that were not made":  {[]step{{1, failed, 4}, {2, unused, 9}, {1, failed, 5}}, false},
+		"denied in between":            {[]step{{1, failed, 4}, {3, denied, 1}, {2, failed, 1}}, true},
+	} {
+		h := newHealth("google", event.New(slog.New(slog.DiscardHandler)))
+		for _, s := range c.steps {
+			for range s.times {
+				done, err := h.breaker.Allow()
+				if err != nil {
+					t.Fatalf("%s: down before the last step: %v", name, err)
+				}
+				if s.what == unused {
+					done(errUnused)
+				} else {
+					h.attempted(dsdb.GUID{s.account}, errs[s.what], done)
+				}
+			}
+		}
+		if got := !h.down.IsZero(); got != c.want {
+			t.Errorf("%s: down is %v", name, got)
+		}
+	}
 }
 
 // Refused accounts say nothing about the target.

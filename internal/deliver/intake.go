@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -26,6 +27,8 @@ const (
 	batch = 256
 
 	expireEvery = time.Minute
+	// sureAfter is how long after the start, and after the clock was set, nothing expires.
+	sureAfter = time.Hour
 
 	// sweepEvery is how often the ledger is swept, and keepGone how long it remembers who is gone: as long as a directory keeps tombstones, in
 	// which time whatever waits has long expired.
@@ -241,9 +244,10 @@ func (f *Forwarder) queueBatch(names []string) error {
 	}
 	var done []string
 	for i, c := range changes {
-		older := c.Stamp.Compare(k.Newest[c.Account.GUID].Stamp) < 0
-		if older && !f.watch.covers(c.Proven) && now.Sub(c.Captured) <= f.ttl {
-			continue // either it came late, or the directory went back and we have not been told: its file waits until we know
+		if k.Newest[c.Account.GUID].Outdates(c.Stamp, c.Proven) && !f.watch.covers(c.Proven) && !f.overdue(c.Captured, now) {
+			// It came late; or the directory went back, and we have not been told; or a clock that was ahead then says that it was proven before.
+			// Its file waits until we know.
+			continue
 		}
 		wanted, err := f.items(files[i], c, k, now)
 		if err != nil {
@@ -322,7 +326,7 @@ func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now 
 			f.dropped(item, k)
 		case order < 0: // the newest stamp was lost to the disk
 			f.log.Superseded(item.Target, item.Account, item.Stamp.Version, last.Stamp.Version)
-		case now.Sub(c.Captured) > f.ttl:
+		case f.overdue(c.Captured, now):
 			if err := f.expired(item); err != nil {
 				return nil, err
 			}
@@ -333,9 +337,28 @@ func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now 
 	return items, nil
 }
 
+// overdue reports whether what was captured then has waited for too long, by a clock that can be trusted in that.
+func (f *Forwarder) overdue(captured, now time.Time) bool {
+	return f.sure(now) && now.Sub(captured) > f.ttl
+}
+
+// sure reports whether the clock has not been set for a while, nor have we just started. A clock that is ahead for some minutes, as at a boot before
+// the time of day is known, would shred at once all that waits. A secret_ttl that is shorter than that while is not more than doubled.
+func (f *Forwarder) sure(now time.Time) bool {
+	since := f.watch.steadySince(now)
+	if since.Before(f.started) {
+		since = f.started
+	}
+	return now.Sub(since) >= min(sureAfter, f.ttl)
+}
+
 // expire drops what has waited for too long.
 func (f *Forwarder) expire() error {
-	dropped, err := f.queue.Expire(time.Now().Add(-f.ttl))
+	now := time.Now()
+	if !f.sure(now) {
+		return nil
+	}
+	dropped, err := f.queue.Expire(now.Add(-f.ttl))
 	if err != nil {
 		return err
 	}
@@ -405,6 +428,11 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name stri
 		f.lost = true
 		return value, unclear
 	}
+	if s == f.changes && onlyZeros(b) {
+		f.shred(name)
+		f.forget(name)
+		return value, gone
+	}
 	f.setAside(s, name, fmt.Errorf("reading %s: %w", name, err))
 	if f.isStuck(name) {
 		return value, unclear
@@ -412,6 +440,9 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name stri
 	f.forget(name)
 	return value, gone
 }
+
+// onlyZeros reports whether that is what a crash leaves between the overwriting of a file and its removal: nothing is missing.
+func onlyZeros(b []byte) bool { return len(b) > 0 && len(bytes.Trim(b, "\x00")) == 0 }
 
 func (f *Forwarder) forget(name string) {
 	delete(f.torn, name)

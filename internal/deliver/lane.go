@@ -173,11 +173,17 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		done(errUnused)
 		return
 	}
-	lastWord := f.watch.lastWord(item.Proven, item.Peers, time.Now())
+	lastWord := f.lastWord(item, time.Now())
 	password, err := f.open(item)
 	if err != nil {
 		done(errUnused)
 		f.unreadable(ctx, lease, err)
+		return
+	}
+	if proven, due := f.watch.window(time.Now()); !f.queue.Stands(lease, proven, due) { // the disk may have taken its time
+		password.Destroy()
+		done(errUnused)
+		f.queue.Release(lease)
 		return
 	}
 	began := time.Now()
@@ -192,7 +198,7 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 		return
 	}
 	err, users := l.whoseFault(attempts, item.Account.GUID, err)
-	l.health.attempted(err, done)
+	l.health.attempted(item.Account.GUID, err, done)
 	l.conclude(ctx, lease, err, lastWord, users)
 	if err == nil {
 		l.landings.add(item, began)

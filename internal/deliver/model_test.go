@@ -611,10 +611,10 @@ func (m *modelWorld) attempts() {
 // attemptAt does with an item what a lane does, and crashes on the way if it may and is to. It reports whether there was one.
 func (m *modelWorld) attemptAt(name string, mayCrash bool) bool {
 	ctx, l := context.Background(), m.f.lanes[name]
-	proven, due := m.f.watch.window(time.Now())
 	if m.mutation == eager {
-		due = time.Now()
+		m.f.watch.asOf = time.Now()
 	}
+	proven, due := m.f.watch.window(time.Now())
 	lease, ok, err := m.f.queue.Lease(name, proven, due)
 	if err != nil {
 		m.Fatal(err)
@@ -687,7 +687,7 @@ func (m *modelWorld) finish() {
 	}
 	for n, serial := range m.required {
 		for _, name := range modelTargets {
-			if at := where(name, n); m.holds[at] != serial && m.refused[at] != serial {
+			if at := placeAt(name, n); m.holds[at] != serial && m.refused[at] != serial {
 				m.fail("lost", "%s holds password %d of account %d, and %d was handed over", name, m.holds[at], n, serial)
 			}
 		}
@@ -699,7 +699,7 @@ func (m *modelWorld) fail(kind, format string, args ...any) {
 	m.rt.Fatalf(kind+": "+format, args...)
 }
 
-func where(name string, account int) string { return fmt.Sprint(name, " ", account) }
+func placeAt(name string, account int) string { return fmt.Sprint(name, " ", account) }
 
 // modelTarget is a target. It holds each request against the directory.
 type modelTarget struct {
@@ -721,7 +721,7 @@ func (t *modelTarget) SetPassword(_ context.Context, u target.User, s secret.Sec
 		m.fail("wrong", "sent %q", s.Bytes())
 	}
 	i := &m.issues[serial-1]
-	at := where(t.name, i.account)
+	at := placeAt(t.name, i.account)
 	if !strings.EqualFold(u.Name, user(byte(i.account))) {
 		m.fail("wrong", "account %d's password was sent to %s", i.account, u.Name)
 	}
@@ -751,7 +751,7 @@ func (t *modelTarget) SetPassword(_ context.Context, u target.User, s secret.Sec
 func (t *modelTarget) judge(i *issue, serial int) {
 	m, now := t.m, time.Now()
 	what := fmt.Sprintf("%s, account %d, password %d, %v", t.name, i.account, serial, i.stamp)
-	if last := m.last[where(t.name, i.account)]; last.era == m.era && last.of == m.era && i.era == m.era && i.stamp.Compare(last.stamp) < 0 {
+	if last := m.last[placeAt(t.name, i.account)]; last.era == m.era && last.of == m.era && i.era == m.era && i.stamp.Compare(last.stamp) < 0 {
 		m.fail("order", "%s was sent after %v", what, last.stamp)
 	}
 	outdated := func(by holding, before time.Time) bool {

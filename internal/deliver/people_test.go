@@ -230,12 +230,12 @@ func TestHurryRightAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		h := newHealth("google", w.log)
-		for range failuresUntilDown {
+		for n := range failuresUntilDown {
 			done, err := h.breaker.Allow()
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.attempted(errDown, done)
+			h.attempted(dsdb.GUID{byte(n)}, errDown, done)
 		}
 		h.hurry()
 		state, until := h.stopped(time.Now())

@@ -29,7 +29,8 @@ import (
 // suspended machine); and a peer that does not name this DC as its peer.
 //
 // Nor can it be told that the peer's forwarder has nothing older. So each change goes twice; not more often, and only once where it has
-// waited for its target so long that the first delivery is the last word.
+// waited for its target so long that the first delivery is the last word. So it is of a password that the user has to change at the target: once it is
+// there he may, and a second delivery would overwrite his own.
 const (
 	// peerLag is how long a peer may take to hear of a change, from when it was heard itself. Samba notifies after 5 seconds; the rest is
 	// for a connection that was lost, and is tried again at intervals that grow.
@@ -82,6 +83,11 @@ func (w *watch) lastWord(proven time.Time, peers []change.Peer, now time.Time) b
 	})
 }
 
+// lastWord reports whether a delivery of the item that begins now is the last one.
+func (f *Forwarder) lastWord(i queue.Item, now time.Time) bool {
+	return i.MustChange || f.watch.lastWord(i.Proven, i.Peers, now)
+}
+
 // has reports whether the peer may have heard of a change, of which it had not before.
 func (h hearing) has(proven time.Time, before change.Peer) bool {
 	return h.heard.After(proven) && (h.InvocationID != before.InvocationID || h.USN > before.USN)
@@ -110,7 +116,7 @@ func (f *Forwarder) rouse() error {
 
 // resettles makes an item of a change that was delivered, but that the queue has lost, settle again, and reports whether it is to.
 func (f *Forwarder) resettles(item *queue.Item, last ledger.Entry) bool {
-	if f.begun || len(item.Peers) == 0 || last.Class != target.Delivered || !last.Stamp.Equal(item.Stamp) {
+	if f.begun || len(item.Peers) == 0 || item.MustChange || last.Class != target.Delivered || !last.Stamp.Equal(item.Stamp) {
 		return false
 	}
 	item.Delivered, item.Settling, item.Class = last.DeliveredAt, true, target.Delivered

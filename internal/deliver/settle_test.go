@@ -637,6 +637,24 @@ func TestSettling(t *testing.T) {
 		w.happened("delivered", 2)
 		w.happened("confirmed", 1) // the first account's
 	})
+	run("the user has to change it at the target", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
+		c := w.change(2, 1, "cloud")
+		c.Peers = []change.Peer{peer(base, time.Now())}
+		c.Routes[0].MustChange = true
+		w.put(c)
+		w.pass(2 * time.Second)
+		asked(t, p, 2)
+		if s := w.status("cloud"); s.Settling != 1 || s.Delivered != 2 {
+			t.Errorf("it counts as %+v", s)
+		}
+		w.stop()
+		w.put(c) // was not shredded
+		w.start()
+		hear(peer(risen, time.Now().Add(time.Second)))
+		w.pass(settleFor + 5*time.Second)
+		asked(t, p, 3) // the first account's
+		w.settled()
+	})
 	run("the target is away", func(t *testing.T, w *world, p *place, hear func(...change.Peer)) {
 		p.fails(errDown)
 		hear(peer(risen, time.Now()))

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +16,7 @@ import (
 type Status struct {
 	Watch   WatchStatus    `json:"watch"`
 	Targets []TargetStatus `json:"targets"` // in the order of the configuration
-	Parked  []ParkedStatus `json:"parked"`  // the longest captured first
+	Parked  []ParkedStatus `json:"parked"`  // the longest captured first, maxParked at most: Queue tells of all
 
 	// Drift counts what Drift lists, by its reasons.
 	Drift map[change.Reason]int `json:"drift"`
@@ -65,18 +66,31 @@ type ParkedStatus struct {
 	Since   time.Time    `json:"since"`
 }
 
+// maxParked is more than a person reads. Where a cloud does not know most of a large domain, all of them are more than an answer holds.
+const maxParked = 1000
+
+// errEnough ends a walk.
+var errEnough = errors.New("that is enough")
+
 // Status returns the picture of this moment. It may be called at any time.
 func (f *Forwarder) Status() Status {
 	s := Status{Watch: f.watch.status(time.Now()), Targets: f.targets(), Parked: []ParkedStatus{}} // [] and not null for scripts
 	s.Drift = f.countDrift()
 	f.try("reading what is parked", func() error {
-		return f.queue.Parked(func(item queue.Item) error {
+		err := f.queue.Parked(func(item queue.Item) error {
+			if len(s.Parked) == maxParked {
+				return errEnough
+			}
 			s.Parked = append(s.Parked, ParkedStatus{
 				Target: item.Target, User: item.User, Account: item.Account.SAMAccountName, GUID: item.Account.GUID.String(),
 				Version: item.Stamp.Version, Class: item.Class, Reason: item.Reason, Since: item.Due,
 			})
 			return nil
 		})
+		if errors.Is(err, errEnough) {
+			return nil
+		}
+		return err
 	})
 	return s
 }

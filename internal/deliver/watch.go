@@ -91,6 +91,14 @@ func (w *watch) window(now time.Time) (proven, due time.Time) {
 	return proven, w.asOf
 }
 
+// steadySince returns since when the clocks have agreed; zero: since the start.
+func (w *watch) steadySince(now time.Time) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.look(now)
+	return w.steady
+}
+
 // covers reports whether everything has been seen up to a moment.
 func (w *watch) covers(moment time.Time) bool {
 	w.mu.Lock()

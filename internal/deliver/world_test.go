@@ -34,6 +34,7 @@ type world struct {
 	testing.TB
 	dir     string // state; outgoing is below it
 	key     seal.PrivateKey
+	keys    seal.Keys     // nil: key
 	text    *bytes.Buffer // what was logged
 	log     *event.Log
 	ttl     time.Duration
@@ -101,8 +102,12 @@ func (w *world) open() {
 	if err != nil {
 		w.Fatal(err)
 	}
+	keys := w.keys
+	if keys == nil {
+		keys = w.key
+	}
 	w.f, err = New(Options{
-		Outgoing: w.outgoing(), Key: w.key, Queue: w.queue, Ledger: w.ledger, Lost: w.ledger.Forgot(), Targets: w.targets, SecretTTL: w.ttl, Log: w.log,
+		Outgoing: w.outgoing(), Key: keys, Queue: w.queue, Ledger: w.ledger, Lost: w.ledger.Forgot(), Targets: w.targets, SecretTTL: w.ttl, Log: w.log,
 	})
 	if err != nil {
 		w.Fatal(err)
