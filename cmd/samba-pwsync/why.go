@@ -28,7 +28,8 @@ func whyCommand() *cli.Command {
 		Description: "ACCOUNT is a sAMAccountName, a user principal name, an objectGUID, or the account's name at a target; where several accounts have " +
 			"the name, each is told of. Asks the running serve, both roles of it: what the forwarder has delivered and what waits there, and what the agent " +
 			"sees in the directory now. Exit code 0: the targets that want the account have its password, or will within moments, 1: that could not be told, or nobody has " +
-			"that name, 2: the configuration is wrong, 3: a target lacks it. --json prints an object: accounts, a list of objects with verdict, " +
+			"that name, 2: the configuration is wrong, 3: a target lacks it, a password has been underway for more than a minute, or one of the roles " +
+			"or the directory does not answer. --json prints an object: accounts, a list of objects with verdict, " +
 			"attention (exit code 3), forwarder and agent, which is all that each role knows of the account, null where it does not run.",
 		Flags: []cli.Flag{
 			configFlag(),
@@ -205,6 +206,10 @@ func (a *whyAccount) judge() {
 	if len(parts) == 0 {
 		parts = []string{a.nothing()}
 	}
+	if a.Agent == nil && !a.Forwarder.Gone {
+		a.Attention = true
+		parts = append(parts, "the agent is not running, so nobody knows whether the directory has a newer password")
+	}
 	a.Verdict = a.name() + ": " + strings.Join(parts, "; ")
 }
 
@@ -231,13 +236,27 @@ func (a *whyAccount) before() (parts []string) {
 	case known == nil:
 		return parts
 	case known.Error != "":
-		parts = append(parts, "the directory could not be asked ("+known.Error+")")
+		a.Attention = true
+		text := "the directory could not be asked (" + known.Error + ")"
+		if !known.Found {
+			text += ", so nobody knows whether it has a newer password"
+		}
+		parts = append(parts, text)
 	case !known.Found:
 		return append(parts, "the directory holds no such user account any more")
-	case s != nil && known.Stamp.Compare(s.Stamp) > 0:
-		parts = append(parts, "the directory holds a newer password, of "+clock(known.Stamp.Time)+", which is about to be looked at")
+	}
+	if s != nil && known.Stamp.Compare(s.Stamp) > 0 {
+		text := "the directory holds a newer password, of " + clock(known.Stamp.Time)
+		if time.Since(known.Stamp.Time) > onItsWay {
+			a.Attention = true
+			text += ", which should have been looked at by now"
+		} else {
+			text += ", which is about to be looked at"
+		}
+		parts = append(parts, text)
 	}
 	if known.Captures > 0 {
+		a.Attention = a.Attention || time.Since(known.Oldest) > onItsWay
 		parts = append(parts, fmt.Sprintf("a captured password waits for its proof since %s", clock(known.Oldest)))
 	}
 	return parts

@@ -40,11 +40,17 @@ func TestVerdict(t *testing.T) {
 	found := func() *agent.Known {
 		return &agent.Known{Found: true, Account: "liz", Stamp: newer, Targets: []change.Route{{Target: "google"}}}
 	}
+	none := &agent.Known{} // stands for: it does not run
+	captured := func(oldest time.Time) *agent.Known {
+		k := found()
+		k.Captures, k.Oldest = 1, oldest
+		return k
+	}
 	story := func(targets ...deliver.TargetStory) *deliver.Story {
 		return &deliver.Story{Account: "liz", Stamp: newer, Decided: true, Targets: targets}
 	}
 	for name, c := range map[string]struct {
-		account   whyAccount
+		account   whyAccount // the agent, if it is not said, knows no more than the forwarder
 		want      string
 		attention bool
 	}{
@@ -69,18 +75,34 @@ func TestVerdict(t *testing.T) {
 		"denied":         {whyAccount{Forwarder: story(waits(deliver.Denied, "grant X", deliver.Queued{Captured: now}))}, "it waits for entra, which denies access since " + day + ": grant X", true},
 		"throttled":      {whyAccount{Forwarder: story(waits(deliver.Throttled, "429", deliver.Queued{Captured: now}))}, "it waits for entra, which asked for a pause until " + clock(now.Add(time.Hour)), true},
 		"down":           {whyAccount{Forwarder: story(waits(deliver.Down, "503", deliver.Queued{Captured: now}))}, "it waits for entra, which is down since " + day + ": 503; it is tried again by " + clock(now.Add(time.Hour)), true},
-		"gone":           {whyAccount{Forwarder: &deliver.Story{Account: "liz", Gone: true}}, "the account was deleted, or cannot be read; nothing of it is sent", false},
+		"gone":           {whyAccount{Forwarder: &deliver.Story{Account: "liz", Gone: true}, Agent: none}, "the account was deleted, or cannot be read; nothing of it is sent", false},
 		"nobody's":       {whyAccount{Forwarder: story(), Agent: &agent.Known{Found: true, Account: "liz", Stamp: newer, Unwanted: []string{"the account matches exclude"}}}, "no target wants the account (the account matches exclude)", false},
-		"no agent":       {whyAccount{Forwarder: story()}, "no target wanted the account when its password was last looked at", false},
-		"just installed": {whyAccount{Forwarder: &deliver.Story{Account: "liz"}}, "nothing has been heard of its password yet", false},
+		"decided":        {whyAccount{Forwarder: story()}, "no target wanted the account when its password was last looked at", false},
+		"just installed": {whyAccount{Forwarder: &deliver.Story{Account: "liz"}, Agent: &agent.Known{Found: true, Account: "liz", Targets: found().Targets}}, "nothing has been heard of its password yet", false},
 		"to be judged":   {whyAccount{Agent: &agent.Known{Found: true, Account: "liz", Stamp: newer, Undecided: true, Targets: []change.Route{{Target: "google"}}}}, "its password was set " + day + "; whether a target lacks it is looked at when confirm_timeout is over", false},
-		"a capture waits": {whyAccount{Forwarder: story(delivered), Agent: func() *agent.Known { k := found(); k.Captures, k.Oldest = 1, at; return k }()},
-			"a captured password waits for its proof since " + day + "; delivered to google " + day + ", 41 ms after the change", false},
-		"newer in the directory": {whyAccount{Forwarder: &deliver.Story{Account: "liz", Stamp: older, Targets: []deliver.TargetStory{delivered}}, Agent: found()},
-			"the directory holds a newer password, of " + day + ", which is about to be looked at; delivered to google " + day + ", 41 ms after the change", false},
+		"a capture waits": {whyAccount{Forwarder: story(delivered), Agent: captured(now)},
+			"a captured password waits for its proof since " + clock(now) + "; delivered to google " + day + ", 41 ms after the change", false},
+		"a capture waits for long": {whyAccount{Forwarder: story(delivered), Agent: captured(at)},
+			"a captured password waits for its proof since " + day + "; delivered to google " + day + ", 41 ms after the change", true},
+		"newer in the directory": {whyAccount{Forwarder: &deliver.Story{Account: "liz", Stamp: older, Targets: []deliver.TargetStory{delivered}}, Agent: &agent.Known{Found: true, Account: "liz", Stamp: dsdb.Stamp{Version: 2, Time: now}}},
+			"the directory holds a newer password, of " + clock(now) + ", which is about to be looked at; delivered to google " + day + ", 41 ms after the change", false},
+		"newer in the directory for long": {whyAccount{Forwarder: &deliver.Story{Account: "liz", Stamp: older, Targets: []deliver.TargetStory{delivered}}},
+			"the directory holds a newer password, of " + day + ", which should have been looked at by now; delivered to google " + day + ", 41 ms after the change", true},
+		"no agent": {whyAccount{Forwarder: story(delivered), Agent: none},
+			"delivered to google " + day + ", 41 ms after the change; the agent is not running, so nobody knows whether the directory has a newer password", true},
+		"no directory": {whyAccount{Forwarder: story(delivered), Agent: &agent.Known{Error: "timeout"}},
+			"the directory could not be asked (timeout), so nobody knows whether it has a newer password; delivered to google " + day + ", 41 ms after the change", true},
+		"no directory for the routes": {whyAccount{Forwarder: story(delivered), Agent: &agent.Known{Found: true, Account: "liz", Stamp: newer, Error: "timeout"}},
+			"the directory could not be asked (timeout); delivered to google " + day + ", 41 ms after the change", true},
 	} {
 		a := c.account
 		a.asked = true
+		switch a.Agent {
+		case nil:
+			a.Agent = found()
+		case none:
+			a.Agent = nil
+		}
 		a.judge()
 		if a.Verdict != "liz: "+c.want || a.Attention != c.attention {
 			t.Errorf("%s:\n got %q, %v\nwant %q, %v", name, a.Verdict, a.Attention, "liz: "+c.want, c.attention)
