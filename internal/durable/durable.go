@@ -10,7 +10,8 @@
 // a file that is still being written; the contents must say whether they are whole (internal/seal's tag does).
 //
 // An attacker who can write to the folder can delete, replace and add files; O_EXCL and O_NOFOLLOW keep him from pointing a
-// write of ours at another file. Folders above must belong to root.
+// write of ours at another file. A pipe in a file's place holds nobody up, and however large a file he makes, it costs no memory. Folders
+// above must belong to root.
 //
 // Not solved: disks that acknowledge a flush early, and an fsync error followed by a later success on the same file (the
 // kernel forgets dirty pages): after any error the file is given up, never retried.
@@ -39,7 +40,7 @@ func Create(path string, data []byte, perm fs.FileMode) error {
 // Sync makes durable what is in a file already: one that a process wrote which was killed before it could sync is whole for every reader, and
 // gone after a power cut. To be called before anything is thrown away because the file is there.
 func Sync(path string) error {
-	f, err := nopoll.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, _, err := openPlain(path, os.O_RDONLY)
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
@@ -79,15 +80,37 @@ func replace(path string, data []byte, perm fs.FileMode, sync func(*os.File) err
 	return nil
 }
 
-// ReadSmall reads a file that one of the functions here wrote, of at most 1 MiB, following no symbolic link.
-func ReadSmall(path string) ([]byte, error) {
-	f, err := nopoll.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+// Read reads up to limit bytes of a file. It follows no symbolic link; what is no plain file is an error, and is not waited for.
+func Read(path string, limit int64) ([]byte, error) {
+	f, _, err := openPlain(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, 1<<20))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
+
+// ReadSmall is Read of a file that one of the functions here wrote, of at most 1 MiB.
+func ReadSmall(path string) ([]byte, error) { return Read(path, 1<<20) }
+
+// openPlain opens a file that another role may have put there.
+func openPlain(path string, flag int) (*os.File, fs.FileInfo, error) {
+	f, err := nopoll.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errNotPlain}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+var errNotPlain = errors.New("not a plain file")
 
 // Move renames a file within one file system, durably, replacing what stands under the new name.
 func Move(from, to string) error {
@@ -128,24 +151,41 @@ func Remove(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
+const (
+	// shreddedAtOnce is how much is overwritten with one call, and shreddedAtMost how large a file may be for that: none of ours is larger.
+	shreddedAtOnce = 64 << 10
+	shreddedAtMost = 16 << 20
+)
+
 // Shred overwrites a file with zeros, syncs, and removes it. On flash and on copy-on-write file systems the old blocks may
 // live on; what makes their contents unreadable for good is that they are sealed and the key is destroyed in time.
 func Shred(path string) error {
-	f, err := nopoll.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	f, info, err := openPlain(path, os.O_WRONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("shredding: %w", err)
 	}
-	info, err := f.Stat()
-	if err == nil {
-		_, err = f.WriteAt(make([]byte, info.Size()), 0)
-	}
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(overwrite(f, info.Size()), f.Sync(), f.Close())
 	// A disk too broken to overwrite the file may still forget it.
 	if err := errors.Join(err, Remove(path)); err != nil {
 		return fmt.Errorf("shredding: %w", err)
+	}
+	return nil
+}
+
+// overwrite writes zeros over all that is in a file. One that is too large for one of ours somebody made who would have us write for days,
+// perhaps without a block in it: that is cut off.
+func overwrite(f *os.File, size int64) error {
+	if size > shreddedAtMost {
+		return f.Truncate(0)
+	}
+	zeros := make([]byte, min(size, shreddedAtOnce))
+	for at := int64(0); at < size; at += shreddedAtOnce {
+		if _, err := f.WriteAt(zeros[:min(size-at, shreddedAtOnce)], at); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestCreate(t *testing.T) {
@@ -90,6 +91,78 @@ func TestShredOverwrites(t *testing.T) {
 	}
 	if got, _ := os.ReadFile(other); strings.Trim(string(got), "\x00") != "" {
 		t.Errorf("the blocks still hold %q", got)
+	}
+}
+
+func TestShredOverwritesAllOfALargerFile(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "file"), filepath.Join(dir, "hard link")
+	text := strings.Repeat("password", 3*shreddedAtOnce/8+1)
+	if err := errors.Join(Create(path, []byte(text), 0o600), os.Link(path, other), Shred(path)); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(other); len(got) != len(text) || strings.Trim(string(got), "\x00") != "" {
+		t.Errorf("of %d bytes are left: %d, and not all zeros", len(text), len(got))
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("it is there still")
+	}
+}
+
+// Another role can make a file that is larger than any memory, and has no block on the disk.
+func TestShredOfAHugeFile(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "file"), filepath.Join(dir, "hard link")
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Link(path, other)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Skip(err) // not on this file system
+	}
+	if err := Shred(path); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(other); err != nil || info.Size() != 0 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("it is there still")
+	}
+}
+
+// A pipe that another role puts in a file's place is not waited for, and neither it nor a link nor a folder is taken for a file.
+func TestOnlyPlainFiles(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	err := errors.Join(syscall.Mkfifo(at("pipe"), 0o600), os.WriteFile(at("file"), []byte("text"), 0o600),
+		os.Symlink("file", at("link")), os.Mkdir(at("folder"), 0o700))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, name := range []string{"pipe", "link", "folder"} {
+			for what, err := range map[string]error{"sync": Sync(at(name)), "shred": Shred(at(name)), "read": func() error { _, err := ReadSmall(at(name)); return err }()} {
+				if err == nil {
+					t.Errorf("%s of a %s", what, name)
+				}
+			}
+			if _, err := os.Lstat(at(name)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the pipe is waited for")
+	}
+	if b, err := ReadSmall(at("file")); err != nil || string(b) != "text" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if b, err := Read(at("file"), 2); err != nil || string(b) != "te" {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 
