@@ -9,8 +9,12 @@
 // Order: names sort by time (internal/capture). Nothing here depends on the order: what is newer is decided by the
 // directory's stamps.
 //
-// An attacker who can write here can add files, and whoever can read here learns who changed a password and when, not the
-// password. Folders are 0700, or 2770 where agent and forwarder run as different users; files are made to match.
+// An attacker who can write here can add files, as many as the disk takes, and whoever can read here learns who changed a password and when,
+// not the password. Folders are 0700, or 2770 where agent and forwarder run as different users; files are made to match. A spool is no symbolic
+// link: who may write beside it could have the hook write elsewhere. (Links further up are root's to make.)
+//
+// What it does not solve: Open looks once. Who exchanges the folder for a link in the moment after it has one file go elsewhere, as sealed as
+// any.
 package spool
 
 import (
@@ -18,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,9 +30,14 @@ import (
 	"syscall"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
+	"github.com/samba-pwsync/samba-pwsync/internal/nopoll"
 )
 
-const damaged = "damaged"
+const (
+	damaged = "damaged"
+	// mostDamaged bounds the names of files that were set aside: nobody asks for more than their number.
+	mostDamaged = 10000
+)
 
 // Spool is one folder. Its methods may be called concurrently; each file has one writer and one reader.
 type Spool struct {
@@ -37,11 +47,14 @@ type Spool struct {
 
 // Open returns the spool in dir, whose files end in suffix. The folder must exist: `samba-pwsync init` makes it.
 func Open(dir, suffix string) (*Spool, error) {
-	info, err := os.Stat(dir)
-	if err != nil {
+	dir = filepath.Clean(dir) // a slash at the end would have the link followed
+	info, err := os.Lstat(dir)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("opening spool: %w", err)
-	}
-	if !info.IsDir() {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return nil, fmt.Errorf("opening spool: %s is a symbolic link: where it is to be on another file system, mount that there", dir)
+	case !info.IsDir():
 		return nil, fmt.Errorf("opening spool: %s is not a folder", dir)
 	}
 	return &Spool{dir: dir, suffix: suffix}, nil
@@ -74,56 +87,47 @@ func (s *Spool) Sync(name string) error {
 }
 
 // List returns the names of the files, oldest first.
-func (s *Spool) List() ([]string, error) { return s.list(s.dir) }
+func (s *Spool) List() ([]string, error) { return s.list(s.dir, math.MaxInt, nil) }
 
-// New returns the names of those files that are not known (nil: of all), oldest first. Of the others it holds no more than a few at a time: there may
-// be a hundred thousand.
+// Some returns the names of the files, but of no more than so many. Where there are more, it is chance which.
+func (s *Spool) Some(limit int) ([]string, error) { return s.list(s.dir, limit, nil) }
+
+// New returns the names of those files that are not known (nil: of all), oldest first.
 func (s *Spool) New(known func(name string) bool) ([]string, error) {
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("listing spool: %w", err)
-	}
-	defer dir.Close()
-	var names []string
-	for err == nil {
-		var some []string
-		some, err = dir.Readdirnames(1024)
-		for _, name := range some {
-			if !s.owns(name) || known != nil && known(name) {
-				continue
-			}
-			if info, err := os.Lstat(filepath.Join(s.dir, name)); err == nil && info.Mode().IsRegular() {
-				names = append(names, name)
-			}
-		}
-	}
-	if !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("listing spool: %w", err)
-	}
-	slices.Sort(names)
-	return names, nil
+	return s.list(s.dir, math.MaxInt, known)
 }
 
-// Damaged returns the names of the files that were set aside.
+// Damaged returns the names of the files that were set aside, of 10,000 at most.
 func (s *Spool) Damaged() ([]string, error) {
-	names, err := s.list(filepath.Join(s.dir, damaged))
+	names, err := s.list(filepath.Join(s.dir, damaged), mostDamaged, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	return names, err
 }
 
-func (s *Spool) list(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir) // sorted by name, which is by time
+// list returns the names of the files in a folder that are not known (nil: of all), but of no more than so many, sorted, which is by time. Of everything else
+// that lies there it holds no more than a few names at a time: there may be millions.
+func (s *Spool) list(dir string, limit int, known func(name string) bool) ([]string, error) {
+	f, err := nopoll.OpenFile(dir, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("listing spool: %w", err)
 	}
+	defer f.Close()
 	var names []string
-	for _, e := range entries {
-		if e.Type().IsRegular() && s.owns(e.Name()) {
-			names = append(names, e.Name())
+	for err == nil && len(names) < limit {
+		var some []fs.DirEntry
+		some, err = f.ReadDir(1024)
+		for _, e := range some {
+			if name := e.Name(); len(names) < limit && e.Type().IsRegular() && s.owns(name) && (known == nil || !known(name)) {
+				names = append(names, name)
+			}
 		}
 	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("listing spool: %w", err)
+	}
+	slices.Sort(names)
 	return names, nil
 }
 
@@ -133,12 +137,7 @@ var ErrTooLarge = errors.New("file is too large")
 // Read returns the bytes of a file of at most limit bytes. Errors: ErrTooLarge, fs.ErrNotExist for a file that is gone, and what
 // the disk says, which tells nothing about the file: a later try may succeed.
 func (s *Spool) Read(name string, limit int) ([]byte, error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, fmt.Errorf("reading: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	b, err := durable.Read(filepath.Join(s.dir, name), int64(limit)+1)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}

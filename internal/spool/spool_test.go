@@ -7,7 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T) *Spool {
@@ -104,6 +107,94 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := Open(file, ".x"); err == nil {
 		t.Error("a file was opened as a spool")
+	}
+}
+
+// Who may write beside a spool could make a link of it, and have the hook write elsewhere. Above it there may be links: they are root's.
+func TestOpenFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.MkdirAll(at("real/incoming"), 0o700), os.Symlink("real", at("above")), os.Symlink("real/incoming", at("incoming"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range []string{at("incoming"), at("incoming") + "/"} {
+		if _, err := Open(link, ".x"); err == nil || !strings.Contains(err.Error(), "mount") {
+			t.Errorf("%s: %v", link, err)
+		}
+	}
+	if _, err := Open(at("above/incoming"), ".x"); err != nil {
+		t.Error(err)
+	}
+
+	// It became one later.
+	s, err := Open(at("real/incoming"), ".x")
+	if err == nil {
+		err = errors.Join(s.Put("1.x", nil), os.Rename(at("real/incoming"), at("elsewhere")), os.Symlink(at("elsewhere"), at("real/incoming")))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := s.List(); err == nil {
+		t.Errorf("listed %q behind a link", names)
+	}
+}
+
+// A pipe in a file's place is not waited for.
+func TestReadOfAPipe(t *testing.T) {
+	s := open(t)
+	if err := syscall.Mkfifo(filepath.Join(s.Dir(), "1.capture"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { _, err := s.Read("1.capture", 100); done <- err }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("a pipe was read")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a pipe is waited for")
+	}
+}
+
+// Whatever else lies in the folder, and however many files, no more names are kept than asked for.
+func TestSome(t *testing.T) {
+	s := open(t)
+	for i := range 2500 {
+		for _, suffix := range []string{".capture", ".other"} {
+			if err := os.WriteFile(filepath.Join(s.Dir(), fmt.Sprintf("%05d%s", i, suffix)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for limit, want := range map[int]int{1: 1, 7: 7, 2000: 2000, 3000: 2500} {
+		names, err := s.Some(limit)
+		if err != nil || len(names) != want || !slices.IsSorted(names) || cap(names) > 2*want+16 {
+			t.Errorf("of %d at most: %d names, room for %d, %v", limit, len(names), cap(names), err)
+		}
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 2500 || !slices.IsSorted(all) {
+		t.Errorf("%d names, %v", len(all), err)
+	}
+	if allocated := testing.AllocsPerRun(1, func() { _, _ = s.Some(1) }); allocated > 5000 {
+		t.Errorf("one name cost %v allocations: the folder was read to its end", allocated)
+	}
+}
+
+func TestDamagedIsBounded(t *testing.T) {
+	s := open(t)
+	aside := filepath.Join(s.Dir(), damaged)
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range mostDamaged + 100 {
+		if err := os.WriteFile(filepath.Join(aside, fmt.Sprintf("%05d.capture", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names, err := s.Damaged(); err != nil || len(names) != mostDamaged {
+		t.Errorf("%d names, %v", len(names), err)
 	}
 }
 
