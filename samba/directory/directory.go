@@ -318,6 +318,14 @@ func await[T any](ctx context.Context, exchange func() (T, error)) (T, error) {
 
 // classify tells an answer of the DC from having none. go-ldap gives its own
 // troubles codes from 200 up, or none at all (a failed write, for instance).
+//
+// busy, unavailable and timeLimitExceeded (by a lock that was not given in time,
+// too) are of the moment, and say nothing about what was asked. Two codes are
+// not among them, though they may be of the moment as well: operationsError is
+// also what Samba says about a record that it cannot read, or to a request that
+// it does not understand, and adminLimitExceeded to one that is too much for its
+// settings. Those come again with the same question, and whoever dialled anew
+// because of them would have one account hold up all the others.
 func classify(err error) error {
 	var answer *ldap.Error
 	switch {
@@ -327,7 +335,7 @@ func classify(err error) error {
 		return ErrNotFound
 	}
 	switch answer.ResultCode {
-	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable, ldap.ErrorNetwork,
+	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable, ldap.LDAPResultTimeLimitExceeded, ldap.ErrorNetwork,
 		ldap.ErrorUnexpectedMessage, ldap.ErrorUnexpectedResponse, ldap.ErrorMalformedPacket:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

@@ -193,6 +193,7 @@ func TestUnavailable(t *testing.T) {
 			"hangs up":    nil,
 			"busy":        {code: ldap.LDAPResultBusy},
 			"unavailable": {code: ldap.LDAPResultUnavailable},
+			"time limit":  {code: ldap.LDAPResultTimeLimitExceeded},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				dc := dialFake(t, &fake{answer: func(search) *reply { return answer }})
@@ -204,6 +205,20 @@ func TestUnavailable(t *testing.T) {
 				dc.Close()
 				if err := call(t.Context(), dc); !errors.Is(err, ErrUnavailable) {
 					t.Errorf("after Close: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// What the DC will answer again to the same question is no reason to dial anew: the next one would be held up.
+func TestRefusedQuestion(t *testing.T) {
+	for name, call := range calls {
+		for how, code := range map[string]int{"operations error": ldap.LDAPResultOperationsError, "admin limit": ldap.LDAPResultAdminLimitExceeded} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				dc := dialFake(t, &fake{answer: func(search) *reply { return &reply{code: code} }})
+				if err := call(t.Context(), dc); err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
+					t.Errorf("err = %v", err)
 				}
 			})
 		}
