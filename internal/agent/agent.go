@@ -424,7 +424,9 @@ type CaptureStatus struct {
 	Never      uint64    `json:"never"`
 	Unprovable uint64    `json:"unprovable"`
 	Damaged    uint64    `json:"damaged"`
-	Crowded    uint64    `json:"crowded"` // shredded by the hook before their time, because too many of their kind waited
+	Unanswered uint64    `json:"unanswered"` // shredded: their accounts could not be looked up
+	AsideFull  uint64    `json:"aside_full"` // shredded: they made no sense, and too many that made none had been set aside
+	Crowded    uint64    `json:"crowded"`    // shredded by the hook before their time, because too many of their kind waited
 }
 
 // Status may be called at any time.
@@ -442,5 +444,7 @@ func (a *Agent) Status() Status {
 	s.Captures.Crowded = counters["crowded"]
 	s.Captures.Unprovable = counters["unprovable"]
 	s.Captures.Damaged = counters["capture-damaged"]
+	s.Captures.Unanswered = counters["unanswered"]
+	s.Captures.AsideFull = counters["aside-full"]
 	return s
 }

@@ -1345,20 +1345,83 @@ func TestNoKeyCanBeMade(t *testing.T) {
 	})
 }
 
-// A DC that answers, but not the question, proves nothing in either direction.
+// A DC that answers, but not the question, proves nothing in either direction: what is certainly of a change is kept for a human. Of others anybody can
+// have any number made.
 func TestRefusedSearch(t *testing.T) {
 	test(t, func(s *site) {
 		s.refuses = map[string]bool{"odd": true}
 		s.start()
-		h := s.hook("odd", "new")
+		doubtful := s.hook("odd", "new")
+		s.hookSure("odd", "new")
 		s.after(119 * time.Second)
-		s.expectWaiting(1)
+		s.expectWaiting(2)
 		s.after(7 * time.Second)
 		s.expectWaiting(0)
-		if _, err := os.Stat(filepath.Join(s.incoming, "damaged", h.FileName())); err != nil {
-			s.Errorf("the capture was not set aside: %v", err)
+		aside := s.list(filepath.Join(s.incoming, "damaged"), capture.Suffix)
+		if len(aside) != 1 || filepath.Base(aside[0]) == doubtful.FileName() {
+			s.Errorf("set aside: %q", aside)
 		}
-		s.expectEvents(map[string]uint64{"capture-damaged": 1, "never-committed": 0})
+		s.expectEvents(map[string]uint64{"capture-damaged": 1, "unanswered": 1, "never-committed": 0})
+		if c := s.agent.Status().Captures; c.Damaged != 1 || c.Unanswered != 1 {
+			s.Errorf("status: %+v", c)
+		}
+		if !strings.Contains(s.log.String(), "event=unanswered capture="+doubtful.ID.String()) || !strings.Contains(s.log.String(), "LDAP result 1") {
+			s.Errorf("log:\n%s", s.log.String())
+		}
+	})
+}
+
+// Somebody floods the DC with captures in the name of an account that cannot be looked up: neither disk nor log fill.
+func TestFloodInTheNameOfAnAccountThatCannotBeLookedUp(t *testing.T) {
+	test(t, func(s *site) {
+		s.refuses = map[string]bool{"odd": true}
+		s.start()
+		const n = 1000
+		for range n {
+			s.hook("odd", "new")
+		}
+		s.after(10 * time.Minute)
+		s.expectWaiting(0)
+		if aside := s.list(filepath.Join(s.incoming, "damaged"), ""); len(aside) != 0 {
+			s.Errorf("%d captures are set aside", len(aside))
+		}
+		s.expectEvents(map[string]uint64{"unanswered": n})
+		if lines := strings.Count(s.log.String(), "event=unanswered"); lines > 300 {
+			s.Errorf("%d lines", lines)
+		}
+	})
+}
+
+// However many captures nobody can make sense of, no more than so many are kept for a human, and no more than so many lines are written.
+func TestTooManySetAside(t *testing.T) {
+	test(t, func(s *site) {
+		aside := filepath.Join(s.incoming, "damaged")
+		if err := os.Mkdir(aside, 0o700); err != nil {
+			s.Fatal(err)
+		}
+		for n := range maxAside - 1 {
+			if err := os.WriteFile(filepath.Join(aside, fmt.Sprint(n, capture.Suffix)), nil, 0o600); err != nil {
+				s.Fatal(err)
+			}
+		}
+		s.start()
+		const n = 300
+		for range n {
+			h, _ := s.captured("alice", "new")
+			s.write(h.FileName(), make([]byte, capture.MaxSize+1))
+		}
+		s.after(time.Minute)
+		s.expectWaiting(0)
+		if got := len(s.list(aside, "")); got != maxAside {
+			s.Errorf("%d files are set aside", got)
+		}
+		s.expectEvents(map[string]uint64{"capture-damaged": 1, "aside-full": n - 1, "agent-trouble": 0})
+		if c := s.agent.Status().Captures; c.Damaged != 1 || c.AsideFull != n-1 {
+			s.Errorf("status: %+v", c)
+		}
+		if lines := strings.Count(s.log.String(), "event=aside-full"); lines > 150 {
+			s.Errorf("%d lines", lines)
+		}
 	})
 }
 

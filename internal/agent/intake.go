@@ -29,6 +29,8 @@ const (
 	// one would keep a processor of the DC's busy.
 	scanShare = 2
 	scanRest  = 50 * time.Millisecond
+	// maxAside is how many captures are kept for a human, who looks at a few: there are ways to have any number made that nobody can make sense of.
+	maxAside = capture.MaxDoubtful
 )
 
 // takeIn brings captures from the folder to the docket, the newest first, until ctx ends.
@@ -92,7 +94,7 @@ func (a *Agent) scan(ctx context.Context, torn map[string]time.Time) (taken int,
 		case errors.Is(err, capture.ErrDamaged) && stillWritten(torn, file):
 		case isAny(err, capture.ErrDamaged, spool.ErrTooLarge, seal.ErrOtherKey, seal.ErrDamaged, box.ErrUnknown):
 			delete(torn, file)
-			a.setAside(file, err)
+			a.setAside(file, "", err)
 		default:
 			trouble = cmp.Or(trouble, err)
 		}
@@ -167,10 +169,18 @@ func (a *Agent) read(file string) (capture.Capture, error) {
 	return c, nil
 }
 
-// setAside moves a capture away that makes no sense, and reports whether the disk let it. Where not, that is said once, and the next look
-// tries again.
-func (a *Agent) setAside(file string, cause error) bool {
-	err := a.incoming.SetAside(file)
+// setAside moves a capture away that makes no sense, or shreds it where too many have been moved away already, and reports whether the disk let it. Where not, that
+// is said once, and the next look tries again. account is what the capture claims, if that is known.
+func (a *Agent) setAside(file, account string, cause error) bool {
+	aside, err := a.incoming.Damaged()
+	full := len(aside) >= maxAside
+	switch {
+	case err != nil:
+	case full:
+		err = a.incoming.Remove(file)
+	default:
+		err = a.incoming.SetAside(file)
+	}
 	a.stuckMu.Lock()
 	said := a.stuck[file]
 	if err == nil {
@@ -180,8 +190,10 @@ func (a *Agent) setAside(file string, cause error) bool {
 	}
 	a.stuckMu.Unlock()
 	switch {
+	case err == nil && full:
+		a.log.AsideFull(file, account, cause)
 	case err == nil:
-		a.log.CaptureDamaged(file, cause)
+		a.log.CaptureDamaged(file, account, cause)
 	case !said:
 		a.log.AgentTrouble("setting a capture aside", err)
 	}

@@ -107,7 +107,7 @@ func (a *Agent) ask(ctx context.Context, dc Directory, s *docket.Subject) (direc
 	case s.Name != "":
 		return dc.AccountByName(ctx, s.Name, attributes)
 	}
-	if err := a.watch.Pass(ctx, dc); err != nil {
+	if err := a.watch.Glance(ctx, dc); err != nil {
 		return directory.Account{}, err
 	}
 	return directory.Account{}, directory.ErrNotFound
@@ -321,9 +321,12 @@ func (a *Agent) complain(ctx context.Context, f docket.Finding, err error, doing
 
 // dismiss ends a capture that had its time; cause is the error of its last search, if it was one.
 func (a *Agent) dismiss(f docket.Finding, cause error) {
-	if cause != nil && !errors.Is(cause, directory.ErrNotFound) {
-		// The DC did answer, but not the question. That says nothing about the capture, so it is kept for a human.
-		if a.setAside(f.File, cause) {
+	// The DC did answer, but not the question. That says nothing about the capture, so one that is certainly of a change is kept for a human. Of
+	// others anybody can have as many made as he likes, in the name of an account that cannot be looked up.
+	unanswered := cause != nil && !errors.Is(cause, directory.ErrNotFound)
+	id, name := f.Header.ID.String(), f.Header.Account
+	if unanswered && !f.Header.Doubtful() {
+		if a.setAside(f.File, name, cause) {
 			a.docket.Remove(f)
 		}
 		return
@@ -335,8 +338,9 @@ func (a *Agent) dismiss(f docket.Finding, cause error) {
 		return
 	}
 	a.docket.Remove(f)
-	id, name := f.Header.ID.String(), f.Header.Account
 	switch {
+	case unanswered:
+		a.log.Unanswered(id, name, cause)
 	case f.Matched:
 	case f.Orphan && f.Earlier:
 		a.log.Unclaimed(id, name)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -93,7 +94,7 @@ func TestAccountThatCannotBeDecoded(t *testing.T) {
 				*a = directory.Account{SAMAccountName: "nameless", DN: "CN=nameless", Unreadable: errors.New("no GUID"), USNChanged: a.USNChanged}
 			})
 			s.set(bob, "new")
-			s.hook("alice", "new")
+			s.hookSure("alice", "new")
 			s.after(10 * time.Minute)
 		}
 		s.expectSighted("alice gone", "bob@2", "alice gone", "bob@3")
@@ -358,29 +359,144 @@ func TestSightingsAreOfWhenTheLookBegan(t *testing.T) {
 	})
 }
 
-// Where the forwarder has lost what it was told, it asks, and gets all: as it is now, whatever it knew.
+// question is a forwarder's, which asks for all stamps.
+func (s *site) question() (file string) {
+	s.Helper()
+	file = filepath.Join(s.outgoing, change.AskFile(time.Now(), "x"))
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	return file
+}
+
+func (s *site) expectAnswered(question string, want bool) {
+	s.Helper()
+	if _, err := os.Stat(question); errors.Is(err, fs.ErrNotExist) != want {
+		s.Errorf("answered: %v, want %v; log:\n%s", !want, want, s.log.String())
+	}
+}
+
+// Where the forwarder has lost what it was told, it asks, and gets all: as it is now, whatever it knew. The first time at once; who asks again
+// and again waits, so that nobody has the DC tell of all accounts all the time.
 func TestForwarderAsksForAll(t *testing.T) {
 	test(t, func(s *site) {
 		s.create("alice", "old")
 		s.start()
 		s.after(time.Second)
 		s.expectSighted("alice@1")
-		for range 2 { // one after the other
-			ask := filepath.Join(s.outgoing, change.AskFile(time.Now(), "x"))
-			if err := os.WriteFile(ask, nil, 0o600); err != nil {
-				s.Fatal(err)
-			}
-			before := s.mark()
+		for n := range uint64(3) {
+			before, ask := s.mark(), s.question()
 			s.after(2 * time.Second)
-			s.expectSighted("alice@1 reset", "whole")
-			if _, err := os.Stat(ask); !errors.Is(err, fs.ErrNotExist) {
-				s.Errorf("the question is there still: %v", err)
+			if n > 0 { // asked a moment after the answer
+				s.expectAnswered(ask, false)
+				s.expectSighted()
+				if until := time.Until(s.agent.Status().Watch.PutOff); until < 9*time.Minute || until > 10*time.Minute {
+					s.Errorf("status puts it off for %v", until)
+				}
+				s.after(9 * time.Minute)
+				s.expectAnswered(ask, false)
+				s.expectSighted()
+				s.after(time.Minute)
 			}
+			s.expectAnswered(ask, true)
+			s.expectSighted("alice@1 reset", "whole")
+			s.expectEvents(map[string]uint64{"all-told": n + 1, "ask-put-off": n})
 			if !s.mark().AsOf.After(before.AsOf) {
 				s.Error("no mark followed")
 			}
+			if until := s.agent.Status().Watch.PutOff; !until.IsZero() {
+				s.Errorf("status puts it off until %v", until)
+			}
+		}
+		if _, scans, _ := s.counts(); scans != 4 {
+			s.Errorf("all accounts were read %d times", scans)
 		}
 		s.after(time.Minute)
 		s.expectSighted()
+
+		// A directory that went back has all told anyway.
+		ask := s.question()
+		s.mu.Lock()
+		s.invocation, s.usn = dsdb.GUID{0xdd}, 9000
+		s.mu.Unlock()
+		s.after(2 * time.Second)
+		s.expectAnswered(ask, true)
+		s.expectSighted("alice@1 reset", "whole")
+	})
+}
+
+// Captures without a name have the watch look, and anybody in the domain can make them: they have no question answered.
+func TestGlanceAnswersNobody(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		a := s.idle()
+		dc, err := s.dial(s.Context())
+		if err != nil {
+			s.Fatal(err)
+		}
+		ask := s.question()
+		if err := a.watch.Glance(s.Context(), dc); err != nil {
+			s.Fatal(err)
+		}
+		s.expectSighted("alice@1")
+		s.expectAnswered(ask, false)
+		if err := a.watch.Pass(s.Context(), dc); err != nil {
+			s.Fatal(err)
+		}
+		s.expectSighted("alice@1 reset", "whole")
+		s.expectAnswered(ask, true)
+	})
+}
+
+// An answer that the disk does not take counts: the forwarder's user can see to that, by filling it. One that the DC did not give does not.
+func TestAnswerThatFails(t *testing.T) {
+	test(t, func(s *site) {
+		s.create("alice", "old")
+		a := s.idle()
+		pass := func(fails bool) {
+			s.Helper()
+			dc, err := s.dial(s.Context())
+			if err == nil {
+				err = a.watch.Pass(s.Context(), dc)
+			}
+			if (err != nil) != fails {
+				s.Fatalf("pass: %v", err)
+			}
+		}
+		pass(false)
+		s.expectSighted("alice@1")
+		elsewhere, err := spool.Open(s.T.TempDir(), change.SightingsSuffix)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if err := os.Remove(elsewhere.Dir()); err != nil {
+			s.Fatal(err)
+		}
+		ask, here := s.question(), a.watch.Spool
+		s.loseSearches(true)
+		pass(true)
+		s.loseSearches(false)
+		a.watch.Spool = elsewhere
+		pass(true)
+		a.watch.Spool = here
+		_, before, _ := s.counts()
+		pass(false)
+		s.expectAnswered(ask, false)
+		if _, scans, _ := s.counts(); scans != before {
+			s.Error("all accounts were read again")
+		}
+		time.Sleep(10 * time.Minute)
+		pass(false)
+		s.expectSighted("alice@1 reset", "whole")
+		s.expectAnswered(ask, true)
+
+		ask = s.question()
+		time.Sleep(10 * time.Minute)
+		s.loseSearches(true)
+		pass(true)
+		s.loseSearches(false)
+		pass(false)
+		s.expectSighted("alice@1 reset", "whole")
+		s.expectAnswered(ask, true)
 	})
 }

@@ -131,9 +131,22 @@ func (l *Log) Unprovable(capture, name string) {
 		slog.String("capture", capture))
 }
 
-// CaptureDamaged: a capture's file makes no sense and has been set aside.
-func (l *Log) CaptureDamaged(file string, err error) {
-	l.write(slog.LevelError, "capture-damaged", "capture set aside: look into spool/incoming/damaged", slog.String("file", file), failed(err))
+// Unanswered: until the time allowed was over the DC answered about a capture's account with an error. The capture, which may be nobody's change,
+// has been shredded.
+func (l *Log) Unanswered(capture, name string, err error) {
+	l.rationed(slog.LevelError, "unanswered", "captured password could not be proven, because the account cannot be looked up; shredded", name,
+		slog.String("capture", capture), failed(err))
+}
+
+// CaptureDamaged: a capture's file makes no sense, or its account cannot be looked up, and it has been set aside. name is what it claims; empty if that is not known.
+func (l *Log) CaptureDamaged(file, name string, err error) {
+	l.rationed(slog.LevelError, "capture-damaged", "capture set aside: look into spool/incoming/damaged", name, slog.String("file", file), failed(err))
+}
+
+// AsideFull: CaptureDamaged, but so many were set aside before that this one has been shredded.
+func (l *Log) AsideFull(file, name string, err error) {
+	l.rationed(slog.LevelError, "aside-full", "capture shredded, because too many are set aside already: look into spool/incoming/damaged, and empty it", name,
+		slog.String("file", file), failed(err))
 }
 
 // DirectoryDown: the DC does not answer; captures wait. Called once per outage.
@@ -164,6 +177,12 @@ func (l *Log) FollowupForgotten(file string) {
 // AllTold: the forwarder had asked for the stamps of all accounts, and has got them.
 func (l *Log) AllTold() {
 	l.write(slog.LevelInfo, "all-told", "password stamps of all accounts passed on anew, as the forwarder asked")
+}
+
+// AskPutOff: the forwarder asks for the stamps of all accounts again, soon after it has got them, and has to wait for them. Called once each time.
+func (l *Log) AskPutOff(until time.Time) {
+	l.write(slog.LevelWarn, "ask-put-off", "the forwarder asks again for the password stamps of all accounts, which it got a moment ago: it has to wait, and what waited there is held back",
+		slog.Time("until", until))
 }
 
 // AccountUnreadable: what the directory holds of an account makes no sense. The others are not held up by that.

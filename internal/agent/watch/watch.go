@@ -12,7 +12,8 @@
 // is not known, so nothing of it may be sent, and the others do not wait for it.
 //
 // Where the forwarder asks for it, because the disk has damaged what it was told, all stamps are passed on anew, and hold whatever was known
-// before, as those of a restored database do.
+// before, as those of a restored database do. That costs the DC a look at all accounts, so it is done once in ten minutes at most: who can write to
+// the folder could ask all the time. Who asks sooner waits, and holds back meanwhile what waited.
 //
 // Bytes: the position is a JSON file {"invocation_id", "usn", "seen"} behind which stands a checksum (internal/checked), written by durable.Replace: where to go on from,
 // and the highest USN that was seen, below which the database went back. An attacker who can write it can make the watch skip stamps; it lies in the
@@ -47,6 +48,10 @@ const (
 	perFile = 500
 	// markEvery is how often the mark is written at most while nothing moves.
 	markEvery = time.Second / 2
+	// tellEvery is the time between two answers to a forwarder that asks for all stamps, and asks how many of its questions are answered at once: it
+	// has one or two.
+	tellEvery = 10 * time.Minute
+	asks      = 1000
 )
 
 // Directory is what the watch asks of a DC.
@@ -83,12 +88,14 @@ type Watch struct {
 	deaf    bool                     // the DC does not tell how far it has heard the peers: that has been said
 	saved   saved                    // on disk
 	savedAt time.Time
-	files   int // of sightings, written so far
+	files   int       // of sightings, written so far
+	told    time.Time // when the forwarder was last told all stamps, because it asked, or that failed; zero: never by this process
 
-	mu    sync.Mutex
-	at    position
-	mark  time.Time
-	peers peers
+	mu     sync.Mutex
+	at     position
+	mark   time.Time
+	putOff time.Time // until when the forwarder's question waits; zero if there is none that has to
+	peers  peers
 }
 
 // position is where the watch stands: everything up to USN has been passed on. USNs are one DC's own, and start anew when its
@@ -109,8 +116,13 @@ func New(o Options) *Watch {
 	return &Watch{Options: o, passing: make(chan struct{}, 1), stamps: map[dsdb.GUID]dsdb.Stamp{}, odd: map[string]bool{}}
 }
 
-// Pass looks once and passes on what moved. It may be called concurrently and repeated after any error.
-func (w *Watch) Pass(ctx context.Context, dc Directory) error {
+// Pass looks once and passes on what moved, or, if the forwarder asks for that, everything. It may be called concurrently and repeated after any error.
+func (w *Watch) Pass(ctx context.Context, dc Directory) error { return w.pass(ctx, dc, true) }
+
+// Glance is Pass, but leaves the forwarder's questions to the next one: somebody waits for what moved, and anybody in the domain can be the reason.
+func (w *Watch) Glance(ctx context.Context, dc Directory) error { return w.pass(ctx, dc, false) }
+
+func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	select {
 	case w.passing <- struct{}{}:
 	case <-ctx.Done():
@@ -137,19 +149,27 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
 	}
-	asked, err := w.Asked.List()
-	if err != nil {
-		return fmt.Errorf("watching: %w", err)
+	var asked []string
+	due := false
+	if answers {
+		if asked, due, err = w.asked(began); err != nil {
+			return fmt.Errorf("watching: %w", err)
+		}
 	}
 	now := position{root.InvocationID, root.HighestUSN}
-	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen || len(asked) > 0
+	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen || due
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
 		restored := w.at != position{} || len(asked) > 0
 		clear(w.stamps)
-		if err = w.Follow.Anew(); err == nil {
-			err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
+		if err = w.Follow.Anew(); err != nil {
+			break
+		}
+		err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
+		// Also if that failed on the disk, which the forwarder may have filled: the DC was asked.
+		if len(asked) > 0 && !errors.Is(err, directory.ErrUnavailable) && ctx.Err() == nil {
+			w.told = time.Now()
 		}
 	case now != w.at:
 		err = w.passOn(ctx, dc, began, now.InvocationID, w.at.USN+1, false)
@@ -160,14 +180,9 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	w.Docket.PassComplete(began)
 	if anew {
 		w.Follow.SawAll(began)
-	}
-	for _, name := range asked { // before the mark, which does not count while they are there
-		if err := w.Asked.Discard(name); err != nil {
+		if err := w.answered(asked); err != nil { // before the mark, which does not count while they are there
 			return fmt.Errorf("watching: %w", err)
 		}
-	}
-	if len(asked) > 0 {
-		w.Log.AllTold()
 	}
 	if now == w.at && began.Sub(w.Status().Mark) < markEvery { // captures without a name have it look all the time
 		return nil
@@ -180,6 +195,41 @@ func (w *Watch) Pass(ctx context.Context, dc Directory) error {
 	w.mu.Unlock()
 	w.seen = now.USN
 	return w.save(anew)
+}
+
+// asked returns the questions for all stamps that the forwarder has asked, and whether it is time to answer them. If not, that is said once.
+func (w *Watch) asked(now time.Time) (asked []string, due bool, err error) {
+	if asked, err = w.Asked.Some(asks); err != nil {
+		return nil, false, err
+	}
+	next := w.told.Add(tellEvery)
+	due = len(asked) > 0 && (w.told.IsZero() || !now.Before(next))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case due || len(asked) == 0:
+		w.putOff = time.Time{}
+	case w.putOff.IsZero():
+		w.putOff = next
+		w.Log.AskPutOff(next)
+	}
+	return asked, due, nil
+}
+
+// answered removes the forwarder's questions: what it was told last is all that it asked for.
+func (w *Watch) answered(asked []string) error {
+	for _, name := range asked {
+		if err := w.Asked.Discard(name); err != nil {
+			return err
+		}
+	}
+	if len(asked) > 0 {
+		w.mu.Lock()
+		w.putOff = time.Time{}
+		w.mu.Unlock()
+		w.Log.AllTold()
+	}
+	return nil
 }
 
 // passOn passes on the stamps of all accounts that changed since a USN and whose stamp is not the one passed on last, and the
@@ -348,11 +398,13 @@ type Status struct {
 	Mark         time.Time `json:"mark,omitzero"` // every stamp until then has been passed on
 	InvocationID dsdb.GUID `json:"invocation_id"`
 	USN          uint64    `json:"usn"`
+	// PutOff is until when the forwarder waits, which asks for all stamps again, soon after it has got them; what waited there is held back until then.
+	PutOff time.Time `json:"put_off,omitzero"`
 }
 
 // Status may be called at any time.
 func (w *Watch) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Status{Mark: w.mark, InvocationID: w.at.InvocationID, USN: w.at.USN}
+	return Status{Mark: w.mark, InvocationID: w.at.InvocationID, USN: w.at.USN, PutOff: w.putOff}
 }
