@@ -216,7 +216,7 @@ func (t *Target) LastChange(ctx context.Context, user target.User) (time.Time, e
 		return time.Time{}, fmt.Errorf("%w: %s", target.ErrCannotTell, grantReading)
 	case err != nil:
 		return time.Time{}, fmt.Errorf("asking when a password was changed: %w", t.classifyUpdate(err))
-	case found.GetLastPasswordChangeDateTime() == nil:
+	case found == nil || found.GetLastPasswordChangeDateTime() == nil: // nil is an answer without a body, or "null"
 		return time.Time{}, fmt.Errorf("%w: Graph leaves out lastPasswordChangeDateTime", target.ErrCannotTell)
 	}
 	return *found.GetLastPasswordChangeDateTime(), nil

@@ -330,6 +330,7 @@ func TestNoOtherAuthority(t *testing.T) {
 type graph struct {
 	token   string
 	allowed bool
+	user    string // its answer to whoever asks for a user; empty: nobody may
 	url     string
 }
 
@@ -357,6 +358,8 @@ func (g *graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"access_token": %q, "token_type": "Bearer", "expires_in": 3600}`, g.token)
 	case r.Method == http.MethodPatch && g.allowed:
 		w.WriteHeader(http.StatusNoContent)
+	case r.Method == http.MethodGet && g.user != "":
+		io.WriteString(w, strings.TrimSpace(g.user))
 	default: // also for GET: the application may see nobody, and need not
 		w.WriteHeader(http.StatusForbidden)
 		io.WriteString(w, `{"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges to complete the operation."}}`)
@@ -429,6 +432,21 @@ func TestLastChangeByTheToken(t *testing.T) {
 		}
 		if _, err := tgt.LastChange(t.Context(), target.User{}); (err == nil) != tells || err != nil && !errors.Is(err, target.ErrCannotTell) {
 			t.Errorf("%s: %v", claims, err)
+		}
+	}
+}
+
+// Whatever stands where the user should, it is no time.
+func TestLastChangeOfNothing(t *testing.T) {
+	for answer, cannotTell := range map[string]bool{
+		" ": true, "null": true, "{}": true, `{"lastPasswordChangeDateTime": null}`: true, // " " is no body at all
+		"[]": true, "0": true, `""`: true, "true": true, "[null]": true,
+		"{": false, `{"lastPasswordChangeDateTime": 7}`: false, `{"lastPasswordChangeDateTime": "yesterday"}`: false,
+	} {
+		g := &graph{token: "opaque", user: answer}
+		at, err := g.open(t).LastChange(t.Context(), target.User{Name: "liz@example.com"})
+		if err == nil || errors.Is(err, target.ErrCannotTell) != cannotTell || !at.IsZero() {
+			t.Errorf("%q: %v, %v", answer, at, err)
 		}
 	}
 }

@@ -149,7 +149,7 @@ func (t *Target) setPassword(ctx context.Context, user target.User, password sec
 	defer cancel()
 	updated, err := t.users.Update(user.Name, change).Fields("id").Context(ctx).Do()
 	switch refusal := cloud.Refused(err); {
-	case err == nil && updated.Id == "":
+	case err == nil && (updated == nil || updated.Id == ""): // nil is what "null" is decoded to
 		return fmt.Errorf("%w: the answer is not Google's: the address is wrong, or a proxy stands in between", target.ErrDenied)
 	case err == nil:
 		return nil

@@ -119,6 +119,10 @@ func lies() map[string]func(w http.ResponseWriter, body string) {
 		answer("password as code", "application/json", func(body string) string {
 			return errorJSON(marrow, marrow, "no")
 		})
+		// JSON that is no object, or none. A decoder makes nil of "null", and says nothing.
+		for _, text := range []string{"null", "", "[]", "0", `""`, "true", `[null]`, "{}"} {
+			answer(fmt.Sprintf("JSON %q", text), "application/json", func(string) string { return text })
+		}
 		all[fmt.Sprint(status, " headers")] = func(w http.ResponseWriter, body string) {
 			encoded := base64.StdEncoding.EncodeToString([]byte(body))
 			w.Header().Set("Location", "https://example.com/"+encoded)
@@ -156,7 +160,8 @@ func raw(w http.ResponseWriter, text string) {
 	connection.Close()
 }
 
-// neverEchoes: whatever the server puts where, the error can be shown to everybody; and it is an error.
+// neverEchoes: whatever the server puts where, the error can be shown to everybody; and it is an error. To a question it may be taken for an
+// answer.
 func (s Suite) neverEchoes(t *testing.T) {
 	l, at := newLiar(t)
 	for name, lie := range lies() {
@@ -168,12 +173,16 @@ func (s Suite) neverEchoes(t *testing.T) {
 			if err == nil {
 				t.Error("the target took this for success")
 			}
+			checked := tgt.Check(t.Context())
+			_, asked := tgt.LastChange(t.Context(), target.User{Name: s.Users[0]})
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if len(l.sent) == 0 || l.sent[0] == "" {
 				t.Fatal("the server got no password to echo: this test proves nothing")
 			}
-			mustNotLeak(t, err, append(l.sent, canary)...)
+			for _, err := range []error{err, checked, asked} {
+				mustNotLeak(t, err, append(l.sent, canary)...)
+			}
 			writes := 0
 			for _, method := range l.requests {
 				if method == http.MethodPut || method == http.MethodPatch {
