@@ -1,7 +1,7 @@
 // Package mail tells people by a mail, over SMTP.
 //
 // How: one connection for each letter, as the configuration says: STARTTLS, without which nothing is sent, TLS from the beginning, or neither.
-// The server's certificate is checked, against the system's authorities or those of a file.
+// The server's certificate is checked, against the system's authorities or those of a file. The login is PLAIN or LOGIN, within TLS.
 //
 // Header injection: the only value of the directory in the header and the envelope is the address, and that one holds no
 // character that could end it (notice.Letter's Mail). The account's names are in the text alone, which is plain and encoded. The
@@ -23,11 +23,13 @@ import (
 	"net"
 	"net/textproto"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/notice"
 )
@@ -152,8 +154,7 @@ func (m *Mail) talk(ctx context.Context, do func(*gomail.Client) error) error {
 		options = append(options, gomail.WithTLSPolicy(gomail.TLSMandatory))
 	}
 	if m.User != "" {
-		options = append(options, gomail.WithUsername(m.User), gomail.WithPassword(password),
-			gomail.WithOpportunisticSMTPAuth(gomail.SMTPAuthSCRAMSHA256, gomail.SMTPAuthPlain, gomail.SMTPAuthLogin))
+		options = append(options, gomail.WithSMTPAuthCustom(&login{user: m.User, password: password, host: m.host}))
 	}
 	options = append(options, gomail.WithDialContextFunc(func(context.Context, string, string) (net.Conn, error) {
 		plain, err := new(net.Dialer).DialContext(ctx, "tcp", m.Server)
@@ -184,6 +185,31 @@ func (m *Mail) talk(ctx context.Context, do func(*gomail.Client) error) error {
 	}
 	_ = client.Close() // the server has taken it
 	return nil
+}
+
+// login is PLAIN, or LOGIN where the server offers only that. Of the others SCRAM lets the server say how many rounds we are to reckon, which may be
+// years of it, and NTLM and CRAM-MD5 give away what a password can be guessed by; the library's own choice falls back to all of them.
+// The server is known by its certificate, so it is told the password as it is.
+type login struct {
+	smtp.Auth            // the one that was chosen
+	user, password, host string
+}
+
+var errNoLogin = errors.New("it offers no way to log in that we use (PLAIN or LOGIN, within TLS)")
+
+// Start implements smtp.Auth.
+func (l *login) Start(server *smtp.ServerInfo) (mechanism string, first []byte, err error) {
+	switch {
+	case !server.TLS:
+		return "", nil, errNoLogin
+	case slices.Contains(server.Auth, string(gomail.SMTPAuthPlain)):
+		l.Auth = smtp.PlainAuth("", l.user, l.password, l.host, false)
+	case slices.Contains(server.Auth, string(gomail.SMTPAuthLogin)):
+		l.Auth = smtp.LoginAuth(l.user, l.password, l.host, false)
+	default:
+		return "", nil, errNoLogin
+	}
+	return l.Auth.Start(server)
 }
 
 // bounded is a connection from which no more than left bytes are read. The library reads lines of any length, and keeps them.
@@ -268,8 +294,8 @@ func ours(err error) error {
 		return op
 	case strings.HasPrefix(err.Error(), "STARTTLS mode"):
 		return errors.New("it offers no STARTTLS")
-	case strings.HasPrefix(err.Error(), "server does not support SMTP AUTH") || errors.Is(err, gomail.ErrNoSupportedAuthDiscovered):
-		return errors.New("it offers no way to log in that we know")
+	case errors.Is(err, errNoLogin):
+		return errNoLogin
 	case errors.Is(err, io.EOF):
 		return errors.New("it closed the connection")
 	}

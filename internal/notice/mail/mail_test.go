@@ -37,7 +37,8 @@ type server struct {
 	mu     sync.Mutex
 	mails  []received
 	answer map[string]error // to "mail", "rcpt", "data"
-	logins []string
+	offers []string         // ways to log in
+	logins []string         // by which it was tried
 }
 
 type received struct {
@@ -61,19 +62,52 @@ type session struct {
 	received
 }
 
-func (s *session) AuthMechanisms() []string { return []string{sasl.Plain} }
+func (s *session) AuthMechanisms() []string { return s.offers }
 
-func (s *session) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, user, password string) error {
-		s.mu.Lock()
-		s.logins = append(s.logins, user)
-		s.mu.Unlock()
+func (s *session) Auth(mechanism string) (sasl.Server, error) {
+	s.mu.Lock()
+	s.logins = append(s.logins, mechanism)
+	s.mu.Unlock()
+	judge := func(_, user, password string) error {
 		if user != "pwsync" || password != serverPassword {
 			// A server that says what it was sent.
 			return &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "no: " + user + " " + password}
 		}
 		return nil
-	}), nil
+	}
+	switch mechanism {
+	case sasl.Plain:
+		return sasl.NewPlainServer(judge), nil
+	case sasl.Login:
+		return &loginServer{judge: judge}, nil
+	}
+	return endless{}, nil
+}
+
+// loginServer asks for the name, and then for the password.
+type loginServer struct {
+	judge  func(identity, user, password string) error
+	said   []string
+	greets bool
+}
+
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	if !l.greets {
+		l.greets = true
+		return []byte("Username:"), false, nil
+	}
+	if l.said = append(l.said, string(response)); len(l.said) == 1 {
+		return []byte("Password:"), false, nil
+	}
+	return nil, true, l.judge("", l.said[0], l.said[1])
+}
+
+// endless is a server of SCRAM that asks for more rounds than anybody can reckon.
+type endless struct{}
+
+func (endless) Next(first []byte) (challenge []byte, done bool, err error) {
+	_, nonce, _ := strings.Cut(string(first), "r=")
+	return []byte("r=" + nonce + "x,s=c2FsdA==,i=9000000000000000000"), false, nil
 }
 
 func (s *session) Mail(from string, _ *smtp.MailOptions) error {
@@ -108,7 +142,7 @@ func (s *session) Logout() error { return nil }
 func serve(t *testing.T, mode string) *server {
 	t.Helper()
 	cert, ca := certificate(t)
-	s := &server{answer: map[string]error{}, caFile: filepath.Join(t.TempDir(), "ca.pem")}
+	s := &server{answer: map[string]error{}, offers: []string{sasl.Plain}, caFile: filepath.Join(t.TempDir(), "ca.pem")}
 	if err := os.WriteFile(s.caFile, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -251,6 +285,40 @@ func TestLogin(t *testing.T) {
 	o.User, o.PasswordFile = "pwsync", filepath.Join(t.TempDir(), "none")
 	if _, err := New(o); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// The password is told to the server that has the certificate, or to nobody: never by a way in which the server has us reckon, or which gives
+// away what it can be guessed by.
+func TestWaysToLogIn(t *testing.T) {
+	for _, c := range []struct{ offers, takes string }{
+		{"SCRAM-SHA-256-PLUS SCRAM-SHA-256 SCRAM-SHA-1 NTLM CRAM-MD5 LOGIN PLAIN", sasl.Plain},
+		{"SCRAM-SHA-256 CRAM-MD5 XOAUTH2 LOGIN", sasl.Login},
+		{"SCRAM-SHA-256-PLUS SCRAM-SHA-256 SCRAM-SHA-1-PLUS SCRAM-SHA-1", ""},
+		{"NTLM", ""},
+		{"CRAM-MD5", ""},
+		{"XOAUTH2 GSSAPI X-PLAIN", ""},
+		{"", ""},
+	} {
+		for _, mode := range []string{StartTLS, Implicit, None} {
+			t.Run(mode+" "+c.offers, func(t *testing.T) {
+				s := serve(t, mode)
+				s.offers = strings.Fields(c.offers)
+				o := options(t, s, mode)
+				o.User, o.PasswordFile = "pwsync", filepath.Join(t.TempDir(), "secret")
+				if err := os.WriteFile(o.PasswordFile, []byte(serverPassword), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				err := open(t, o).Check(t.Context())
+				if c.takes == "" || mode == None { // whatever is said where it is not this: anybody may say it
+					if !errors.Is(err, notice.ErrNotNow) || len(s.logins) > 0 || !strings.Contains(err.Error(), "no way to log in") {
+						t.Errorf("%v; tried %q", err, s.logins)
+					}
+				} else if err != nil || len(s.logins) != 1 || s.logins[0] != c.takes {
+					t.Errorf("%v; tried %q", err, s.logins)
+				}
+			})
+		}
 	}
 }
 
