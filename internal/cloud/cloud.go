@@ -13,7 +13,8 @@
 // body only a code is kept, and only if it is one that the vendor documents.
 //
 // What it does not solve: net/http and crypto/tls keep copies of what they send until a connection has been idle for 20 s, and the garbage
-// collector has run (cmd/samba-pwsync makes it run, and overwrite what it frees).
+// collector has run (cmd/samba-pwsync makes it run, and overwrite what it frees). Questions, which come long after the last password, have
+// connections of their own, so that they do not keep those open.
 package cloud
 
 import (
@@ -47,20 +48,42 @@ func Client(caFile string) (*http.Client, error) {
 		return nil, err
 	}
 	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			OnProxyConnectResponse: proxyAnswer,
-			DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-			TLSHandshakeTimeout:    10 * time.Second,
-			ResponseHeaderTimeout:  Timeout,
-			IdleConnTimeout:        idle,
-			MaxIdleConnsPerHost:    16, // more than a target has workers
-			DisableCompression:     true,
-			ForceAttemptHTTP2:      true, // which a TLS configuration of one's own switches off otherwise
-		},
+		Transport:     &apart{asking: transport(roots), sending: transport(roots)},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
+}
+
+func transport(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: proxyAnswer,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  Timeout,
+		IdleConnTimeout:        idle,
+		MaxIdleConnsPerHost:    16, // more than a target has workers
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true, // which a TLS configuration of one's own switches off otherwise
+	}
+}
+
+// apart has connections for what only asks, and others for what sends something: the buffers of those hold passwords, and are given up when
+// they have been idle. A question now and then, minutes after the last password, would keep them.
+type apart struct{ asking, sending *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (a *apart) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodGet || r.Method == "" {
+		return a.asking.RoundTrip(r)
+	}
+	return a.sending.RoundTrip(r)
+}
+
+// CloseIdleConnections is what http.Client looks for.
+func (a *apart) CloseIdleConnections() {
+	a.asking.CloseIdleConnections()
+	a.sending.CloseIdleConnections()
 }
 
 func readRoots(caFile string) (*x509.CertPool, error) {

@@ -218,7 +218,7 @@ func TestProxy(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := client(t, "")
-		c.Transport.(*http.Transport).Proxy = http.ProxyURL(address)
+		c.Transport.(*apart).asking.Proxy = http.ProxyURL(address)
 		_, err = c.Get("https://example.com/")
 		wantClass(t, Classify(err), want, fmt.Sprintf("proxy %s answered with status %d", address.Host, status))
 		proxy.Close()
@@ -226,8 +226,45 @@ func TestProxy(t *testing.T) {
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
-	if got := client(t, "").Transport.(*http.Transport).TLSClientConfig.MinVersion; got != 0x0303 {
-		t.Errorf("TLS %x, want 1.2", got)
+	c := client(t, "").Transport.(*apart)
+	for _, transport := range []*http.Transport{c.asking, c.sending} {
+		if got := transport.TLSClientConfig.MinVersion; got != 0x0303 {
+			t.Errorf("TLS %x, want 1.2", got)
+		}
+	}
+}
+
+// A question must not keep open a connection whose buffers hold a password. Each kind keeps its own.
+func TestQuestionsKeepNoPassword(t *testing.T) {
+	from := map[string]map[string]bool{}
+	server, caFile := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if from[r.Method] == nil {
+			from[r.Method] = map[string]bool{}
+		}
+		from[r.Method][r.RemoteAddr] = true
+		w.WriteHeader(http.StatusNoContent)
+	})
+	c := client(t, caFile)
+	for _, method := range []string{"PATCH", "", "PUT", "GET", "PATCH", "", "POST", "GET"} {
+		r, err := http.NewRequestWithContext(t.Context(), method, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := c.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+	}
+	for _, method := range []string{"PATCH", "PUT", "POST"} {
+		for addr := range from[method] {
+			if len(from[method]) != 1 || from["GET"][addr] {
+				t.Errorf("connections: %v", from)
+			}
+		}
+	}
+	if len(from["GET"]) != 1 {
+		t.Errorf("connections: %v", from)
 	}
 }
 
