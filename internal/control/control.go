@@ -7,8 +7,8 @@
 // Whom it trusts: whoever can enter the role's folder (0700), so root and the role's own user, who could do all of it to the databases as
 // well. A GET changes nothing, and nothing answers with a secret, because the roles' types for that hold none. What a POST can do is to
 // hold passwords back, or to have them tried sooner: never to have another one sent. Who asks is root, and the forwarder may have been
-// taken over: no error here holds a byte of what it answered, which a terminal might obey. What an answer says is the caller's
-// to print with care.
+// taken over: no error here holds a byte of what it answered, which a terminal might obey, and an answer is as long as an honest one can be
+// and no longer, so that it costs no more memory than the answer about a large domain. What it says is the caller's to print with care.
 package control
 
 import (
@@ -34,12 +34,15 @@ var (
 	// errNonsense stands for what the parsers of HTTP and JSON say, which may quote the answer.
 	errNonsense = errors.New("the answer makes no sense")
 	errBroken   = errors.New("the answer broke off")
+	errTooMany  = errors.New("the answer has more pieces than there can be")
 )
 
-// What an answer may have in bytes, and in time.
+// What an answer may have in bytes, and in time. What is decoded takes many times the memory of a text that is made for that ("[{},{},…").
 const (
-	limit       = 64 << 20
+	limit       = 4 << 20
 	streamLimit = 1 << 30
+	gatherLimit = 1 << 29 // where all of a stream is held
+	pieceLimit  = 1 << 20
 	patience    = 10 * time.Second
 	// streamPatience is for some millions of pieces.
 	streamPatience = 5 * time.Minute
@@ -105,34 +108,79 @@ func Serve(ctx context.Context, listener net.Listener, answers map[string]Answer
 func Get(ctx context.Context, path, question string, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return ask(ctx, path, http.MethodGet, question, limit, func(d *json.Decoder) error { return d.Decode(answer) })
+	return ask(ctx, path, http.MethodGet, question, limit, func(body io.Reader) error { return json.NewDecoder(body).Decode(answer) })
 }
 
 // Post asks for something to be done, and decodes what came of it. After an error it may have been done all the same. Error: ErrNotRunning.
 func Post(ctx context.Context, path, question string, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, streamPatience)
 	defer cancel()
-	return ask(ctx, path, http.MethodPost, question, limit, func(d *json.Decoder) error { return d.Decode(answer) })
+	return ask(ctx, path, http.MethodPost, question, limit, func(body io.Reader) error { return json.NewDecoder(body).Decode(answer) })
 }
 
 // Each is Get where the answer is a Stream: it calls tell with each piece.
 func Each[Piece any](ctx context.Context, path, question string, tell func(Piece)) error {
+	return each(ctx, path, question, streamLimit, func(piece Piece) error { tell(piece); return nil })
+}
+
+// Gather is Each for who has to hold all pieces at once. It gives up at more than most, and at one that is not whole: what takes more memory
+// than it has text.
+func Gather[Piece any](ctx context.Context, path, question string, most int, whole func(Piece) bool) ([]Piece, error) {
+	all := []Piece{}
+	err := each(ctx, path, question, gatherLimit, func(piece Piece) error {
+		switch {
+		case !whole(piece):
+			return errNonsense
+		case len(all) == most:
+			return errTooMany
+		}
+		all = append(all, piece)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// each calls tell with each piece. An error of tell ends it.
+func each[Piece any](ctx context.Context, path, question string, limit int64, tell func(Piece) error) error {
 	ctx, cancel := context.WithTimeout(ctx, streamPatience)
 	defer cancel()
-	return ask(ctx, path, http.MethodGet, question, streamLimit, func(d *json.Decoder) error {
+	return ask(ctx, path, http.MethodGet, question, limit, func(body io.Reader) error {
+		rationed := &ration{Reader: body}
+		decoder := json.NewDecoder(rationed)
 		for {
 			var piece Piece
-			if err := d.Decode(&piece); errors.Is(err, io.EOF) {
+			rationed.left = pieceLimit
+			if err := decoder.Decode(&piece); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
 			}
-			tell(piece)
+			if err := tell(piece); err != nil {
+				return err
+			}
 		}
 	})
 }
 
-func ask(ctx context.Context, path, method, question string, limit int64, decode func(*json.Decoder) error) error {
+// ration is a Reader that gives no more than left bytes. A decoder holds a piece's text whole before it looks at it.
+type ration struct {
+	io.Reader
+	left int
+}
+
+func (r *ration) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, &http.MaxBytesError{Limit: pieceLimit}
+	}
+	n, err := r.Reader.Read(p[:min(len(p), r.left)])
+	r.left -= n
+	return n, err
+}
+
+func ask(ctx context.Context, path, method, question string, limit int64, decode func(io.Reader) error) error {
 	client := &http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
@@ -157,24 +205,24 @@ func ask(ctx context.Context, path, method, question string, limit int64, decode
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("asking %s: it answers with status %d", path, resp.StatusCode)
 	}
-	if err := decode(json.NewDecoder(http.MaxBytesReader(nil, resp.Body, limit))); err != nil {
+	if err := decode(http.MaxBytesReader(nil, resp.Body, limit)); err != nil {
 		return fmt.Errorf("asking %s: %w", path, ours(err))
 	}
 	return nil
 }
 
-// ours returns what is this side's in an error: the operating system's or the context's, or else errNonsense.
+// ours returns what is this side's in an error: the operating system's, the context's or a limit's, or else errNonsense.
 func ours(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op
 	}
 	if long := (*http.MaxBytesError)(nil); errors.As(err, &long) {
-		return fmt.Errorf("the answer is longer than %d bytes", long.Limit)
+		return fmt.Errorf("the answer, or a piece of it, is longer than %d bytes", long.Limit)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return errBroken
 	}
-	for _, known := range []error{context.DeadlineExceeded, context.Canceled} {
+	for _, known := range []error{context.DeadlineExceeded, context.Canceled, errTooMany} {
 		if errors.Is(err, known) {
 			return known
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/url"
@@ -91,9 +92,9 @@ func TestPost(t *testing.T) {
 
 // A large domain's drift is more than fits into one answer. One that breaks off, or is without end, is no answer.
 func TestStream(t *testing.T) {
-	const large = limit>>20 + 10 // MiB, and pieces
+	const large = limit>>20 + 10 // pieces, of as much as one may have: a mebibyte with two quotes and a newline
 	path := filepath.Join(t.TempDir(), "control.sock")
-	piece := strings.Repeat("x", 1<<20)
+	piece := strings.Repeat("x", pieceLimit-3)
 	stream := func(n int, end error) func(url.Values) (any, error) {
 		return func(url.Values) (any, error) {
 			return Stream(func(tell func(any) error) error {
@@ -130,11 +131,11 @@ func TestStream(t *testing.T) {
 	if err := Get(t.Context(), path, "/large", new(string)); err != nil {
 		t.Errorf("the first piece alone: %v", err)
 	}
-	for _, limit := range []int64{1, 1 << 20, 1<<20 + 3} { // a piece has two quotes and ends with a newline
+	for _, limit := range []int64{1, 1<<20 - 2, 1 << 20} {
 		var all []string
-		err := ask(t.Context(), path, "GET", "/large", limit, func(d *json.Decoder) error {
-			for {
-				if err := d.Decode(new(string)); err != nil {
+		err := ask(t.Context(), path, "GET", "/large", limit, func(body io.Reader) error {
+			for decoder := json.NewDecoder(body); ; {
+				if err := decoder.Decode(new(string)); err != nil {
 					return err
 				}
 				all = append(all, "")
@@ -143,6 +144,60 @@ func TestStream(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "longer than") || len(all) > 1 {
 			t.Errorf("%d bytes at most: %d pieces, %v", limit, len(all), err)
 		}
+	}
+}
+
+// What is told by a forwarder that was taken over costs who asks no more memory than an honest answer: not by its length, nor by the number
+// of its pieces, nor by pieces that say nothing.
+func TestAnswersThatAreMadeToFillMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	many := func(text string, n int) Answer {
+		return func(url.Values) (any, error) {
+			return Stream(func(tell func(any) error) error {
+				for range n {
+					if err := tell(json.RawMessage(text)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}), nil
+		}
+	}
+	go serve(t.Context(), path, map[string]Answer{
+		"/list": func(url.Values) (any, error) {
+			return json.RawMessage("[" + strings.Repeat("{},", limit/3) + "{}]"), nil
+		},
+		"/three": many(`{"Name": "liz"}`, 3),
+		"/empty": many("{}", 1<<20),
+		"/long":  many(`{"Name": "`+strings.Repeat("x", pieceLimit)+`"}`, 1),
+		"/endless": func(url.Values) (any, error) {
+			return Stream(func(tell func(any) error) error {
+				for {
+					if err := tell(json.RawMessage(`{"Name": "liz"}`)); err != nil {
+						return err
+					}
+				}
+			}), nil
+		},
+	})
+	type person struct{ Name string }
+	if err := first(t, path, "/list", &[]person{}); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a list of nothing: %v", err)
+	}
+	whole := func(p person) bool { return p.Name != "" }
+	for question, want := range map[string]struct {
+		most int
+		err  string
+	}{
+		"/three": {3, ""}, "/three?": {2, errTooMany.Error()}, "/empty": {1 << 30, errNonsense.Error()}, "/long": {1 << 30, "longer than"}, "/endless": {1000, errTooMany.Error()},
+	} {
+		all, err := Gather(t.Context(), path, question, want.most, whole)
+		if want.err == "" && (err != nil || len(all) != 3 || all[2].Name != "liz") || want.err != "" && (err == nil || !strings.Contains(err.Error(), want.err)) {
+			t.Errorf("%s: %d pieces, %v; want %q", question, len(all), err, want.err)
+		}
+	}
+	if err := Each(t.Context(), path, "/long", func(person) {}); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a long piece: %v", err)
 	}
 }
 
