@@ -116,7 +116,10 @@ func runAudit(c *cli.Context) error {
 	} else {
 		err = r.print(c.App.Writer)
 	}
-	if err == nil && r.Attention() {
+	switch {
+	case err == nil && r.Accounts == 0:
+		return &codedError{exitAttention, errors.New("no account was looked at: none matches the filter")}
+	case err == nil && r.Attention():
 		return &codedError{code: exitAttention}
 	}
 	return err

@@ -193,7 +193,7 @@ and
 .Dv SIGINT .
 A delivery under way gets ten seconds to finish; a second signal does not wait for it.
 Nothing is lost either way: what has not been delivered is on disk, sealed, and is taken up by the next start.
-The configuration is read once, at the start.
+The configuration is read once, at the start, but for the policies, which count within seconds of a change.
 .Sh ENVIRONMENT
 .Bl -tag -width Ds
 .It Ev NOTIFY_SOCKET , WATCHDOG_USEC , WATCHDOG_PID

@@ -178,7 +178,11 @@ func whyPolicy(conf gate.Conf, account string, v gate.Verdict) string {
 	case v.Made.IsZero():
 		return "who has another is not known"
 	case !v.Known:
-		return fmt.Sprintf("%s is not known, %s; so it is taken for a new account", account, asked)
+		hint := ""
+		if strings.ContainsAny(account, `@\`) {
+			hint = " (accounts are looked up by sAMAccountName, without a domain)"
+		}
+		return fmt.Sprintf("%s is not known, %s; so it is taken for a new account%s", account, asked, hint)
 	case v.Policy == config.DefaultPolicy:
 		return fmt.Sprintf("no other is for %s, %s", account, asked)
 	default:

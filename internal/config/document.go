@@ -32,6 +32,9 @@ func parse(text []byte) (document, *Fault) {
 		if e := (*toml.DecodeError)(nil); errors.As(err, &e) {
 			fault.Line, _ = e.Position()
 		}
+		if strings.Contains(fault.Problem, "already exists") {
+			fault.Remedy = "a section stands once: put its keys below the first header, even if that is empty"
+		}
 		return d, fault
 	}
 	return d, nil

@@ -299,14 +299,15 @@ func TestText(t *testing.T) {
 	const want = `Hello alice,
 
 a new password for your account alice was not accepted
-(2 January 2026, 03:04). Your password has not changed.
+(2 January 2026, 03:04). If you have chosen another one since that was
+accepted, all is well.
 
 What was wrong with it:
 
   - it is too short
   - it is a walk
 
-Please choose another one, and try again. A few words that have nothing to do
+Else please choose another one, and try again. A few words that have nothing to do
 with each other, or with you, are hard to guess and easy to remember.
 
 If you did not try to change your password, somebody did who knows it, or an

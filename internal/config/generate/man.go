@@ -32,7 +32,7 @@ lists every fault with its line and a remedy.
 All keys have defaults but those marked as needed, so a file that holds nothing but a remark is a valid one; one of 0 bytes the hook takes for a file that is about to be written.
 The hook reads the file at each run;
 .Ic samba-pwsync serve
-reads it when it starts.
+reads it when it starts, but for the policies, which count within seconds of a change.
 .Pp
 A duration is a string of numbers and units, like
 .Ql 90s ,
