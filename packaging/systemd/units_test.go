@@ -13,7 +13,10 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/docs"
 )
 
-const program = "/usr/sbin/samba-pwsync"
+const (
+	program = "/usr/sbin/samba-pwsync"
+	agent   = "samba-pwsync-agent.service"
+)
 
 // What a unit may have for itself: what it is, who it is, what it reaches. In everything else the three are the same.
 var own = []string{
@@ -51,6 +54,17 @@ func settings(t *testing.T, file string) (lines []string) {
 		}
 	}
 	return lines
+}
+
+// values returns what stands behind a key of a unit, of all its lines.
+func values(t *testing.T, file, name string) (all []string) {
+	t.Helper()
+	for _, line := range settings(t, file) {
+		if _, value, _ := strings.Cut(line, "="); key(line) == name {
+			all = append(all, strings.Fields(value)...)
+		}
+	}
+	return all
 }
 
 func key(line string) string {
@@ -117,16 +131,40 @@ func TestKeysAreNotWritable(t *testing.T) {
 	}
 }
 
+// Who is root gets his capabilities back, and the network, from any of root's services that takes orders at a socket. So the agent of a split installation sees
+// none in /run but those that are named here: each of them had a reason.
+func TestAgentSeesNoSocketsOfRoot(t *testing.T) {
+	if !slices.Contains(values(t, agent, "TemporaryFileSystem"), "/run:ro") {
+		t.Error("it sees /run")
+	}
+	want := []string{"-/run/samba", "-/run/systemd/journal/dev-log", "-/run/systemd/journal/socket", "-/run/systemd/journal/stdout", "-/run/systemd/notify"}
+	sees := slices.DeleteFunc(values(t, agent, "BindReadOnlyPaths"), func(path string) bool { return strings.HasPrefix(path, "-/etc/samba-pwsync") })
+	if slices.Sort(sees); !slices.Equal(sees, want) {
+		t.Errorf("it sees %q, want %q", sees, want)
+	}
+	for _, key := range []string{"BindPaths", "RuntimeDirectory", "RootDirectory", "RootImage"} {
+		if more := values(t, agent, key); len(more) > 0 {
+			t.Errorf("%s=%s", key, more)
+		}
+	}
+	for _, path := range values(t, agent, "ReadWritePaths") {
+		if path = strings.TrimLeft(path, "-+"); strings.HasPrefix(path, "/run") || strings.HasPrefix(path, "/var/run") {
+			t.Errorf("it can write to %s", path)
+		}
+	}
+	hidden := values(t, agent, "InaccessiblePaths")
+	for _, path := range []string{"-/var/snap", "-/var/lib/lxd", "-/var/lib/incus"} {
+		if !slices.Contains(hidden, path) {
+			t.Errorf("it sees %s", path)
+		}
+	}
+}
+
 // The agent of a split installation compiles the banned words, and sees nothing else of the folder in which credentials lie.
 func TestAgentSeesBannedWords(t *testing.T) {
 	const folder = "/etc/samba-pwsync"
-	sees := ""
-	for _, line := range settings(t, "samba-pwsync-agent.service") {
-		if _, value, _ := strings.Cut(line, "="); key(line) == "BindReadOnlyPaths" {
-			sees += value
-		}
-	}
-	if sees != "-"+folder+"/samba-pwsync.toml -"+folder+"/words" {
+	sees := slices.DeleteFunc(values(t, agent, "BindReadOnlyPaths"), func(path string) bool { return !strings.HasPrefix(path, "-"+folder) })
+	if !slices.Equal(sees, []string{"-" + folder + "/samba-pwsync.toml", "-" + folder + "/words"}) {
 		t.Errorf("it sees %q", sees)
 	}
 	if !strings.Contains(string(docs.ExampleConfig), `"`+folder+`/words/`) {
