@@ -36,17 +36,38 @@ func lookUpUser(name string) (*account, error) {
 	return &account{uid, gid}, nil
 }
 
-// ownerOf tells whom an earlier init gave a folder to; where there was none, it is ours.
-func ownerOf(path string) (*account, error) {
-	owner := self()
-	info, err := os.Lstat(path)
-	switch {
-	case err == nil:
-		owner = accountOf(info)
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("looking at the forwarder's folder: %w", err)
+// ownerOf tells whom an earlier init gave the forwarder's folder to; where there was none, it is ours. Whose that folder is does not tell by itself: an init
+// that was killed may have left it ours. The state folder around it, which the forwarder's user cannot change, tells his group, and the folder of his
+// retired keys, which is never in other hands at the same moment, tells him as well.
+func ownerOf(forwarder string) (*account, error) {
+	us, stateDir := self(), filepath.Dir(forwarder)
+	var owners []account
+	for _, path := range []string{forwarder, filepath.Join(stateDir, "keys", "forwarder-retired")} {
+		info, err := os.Lstat(path)
+		switch {
+		case err == nil:
+			owners = append(owners, accountOf(info))
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("looking at the forwarder's folder: %w", err)
+		}
 	}
-	return &owner, nil
+	info, err := os.Stat(stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &us, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking at the state folder: %w", err)
+	}
+	group := accountOf(info).gid
+	if len(owners) == 0 || group == us.gid || info.Mode()&0o010 == 0 { // nobody else is let through to anything
+		return &us, nil
+	}
+	for _, owner := range owners {
+		if owner.uid != us.uid && owner.gid == group {
+			return &owner, nil
+		}
+	}
+	return nil, fmt.Errorf("%s lets the group %s pass, and whose the forwarder is cannot be told: samba-pwsync init --user NAME says it (or root)", stateDir, groupName(group))
 }
 
 func accountOf(info fs.FileInfo) account {
@@ -129,23 +150,37 @@ func settle(f folder) (what string, err error) {
 		}
 		return what, nil
 	}
-	// It is ours alone while its files change hands, so that no name in it can become a link to something else meanwhile. No
-	// folder is to end with this mode: where the work is broken off, the next run takes it up.
+	if err := handOver(f); err != nil {
+		was := f
+		was.owner, was.mode = accountOf(info), info.Mode()
+		return "", errors.Join(err, was.restore()) // who had it goes on with it
+	}
+	return what, nil
+}
+
+// handOver gives a folder and its files to its owner. The folder is ours alone while they change hands, so that no name in it can become a link to something
+// else meanwhile. It is not to end with this mode: where the work is broken off without a word, the next run takes it up.
+func handOver(f folder) error {
 	if _, err := give(f.path, self()); err != nil {
-		return "", err
+		return err
 	}
 	if err := os.Chmod(f.path, 0o500); err != nil {
-		return "", err
+		return err
 	}
 	if f.files != 0 {
 		if err := giveFiles(f); err != nil {
-			return "", err
+			return err
 		}
 	}
+	return f.restore()
+}
+
+// restore gives a folder its owner and its mode.
+func (f folder) restore() error {
 	if _, err := give(f.path, f.owner); err != nil {
-		return "", err
+		return err
 	}
-	return what, os.Chmod(f.path, f.mode) // after chown, which clears the setgid bit
+	return os.Chmod(f.path, f.mode) // after chown, which clears the setgid bit
 }
 
 // giveFiles gives the files in a folder to its owner. A forwarder that ran as another user has left databases, changes and,

@@ -104,6 +104,7 @@ func TestWhatNeedsAttention(t *testing.T) {
 		{"expired", func(r *report) { r.Forwarder.Targets[0].Expired = 2 },
 			"2 passwords expired undelivered at google: their users have to change them again"},
 		{"stale", func(r *report) { r.Forwarder.Watch.Fresh = false }, "the watch is stale: 5 changes"},
+		{"asked again too soon", func(r *report) { r.Agent.Watch.PutOff = time.Now().Add(time.Minute) }, "the forwarder has lost again"},
 		{"silent peer", func(r *report) {
 			r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2", Heard: time.Now().Add(-20 * time.Minute)}, {Name: "DC3", Heard: time.Now().Add(-5 * time.Minute)}}
 		}, "peer DC2 has not been heard since"},
@@ -272,7 +273,7 @@ func TestStatusOfATakenForwarder(t *testing.T) {
 func TestJSON(t *testing.T) {
 	r := healthy()
 	r.Agent.Directory.Error = "e"
-	r.Agent.Captures.Oldest, r.Agent.Watch.Mark = r.Agent.Directory.Since, r.Agent.Directory.Since
+	r.Agent.Captures.Oldest, r.Agent.Watch.Mark, r.Agent.Watch.PutOff = r.Agent.Directory.Since, r.Agent.Directory.Since, r.Agent.Directory.Since
 	r.Forwarder.Targets[0].Since, r.Forwarder.Targets[0].Error = r.Agent.Directory.Since, "e"
 	r.Forwarder.Parked = []deliver.ParkedStatus{{Since: time.Now()}}
 	r.Agent.Floods = []floods.Flood{{}}
@@ -288,10 +289,10 @@ func TestJSON(t *testing.T) {
 		"":                    "agent attention captures corrupt damaged forwarder version",
 		"agent":               "captures directory disk floods followup keys policies refusals watch",
 		"agent.directory":     "dc error nt_hash since up",
-		"agent.captures":      "crowded damaged never oldest pending proven unprovable unwanted",
+		"agent.captures":      "aside_full crowded damaged never oldest pending proven unanswered unprovable unwanted",
 		"agent.floods.0":      "account count last since",
 		"agent.policies":      "accounts as_of kept made pending policies targets",
-		"agent.watch":         "invocation_id mark usn",
+		"agent.watch":         "invocation_id mark put_off usn",
 		"agent.refusals":      "full nonsense policies since started",
 		"forwarder":           "disk drift keys notices parked targets watch",
 		"forwarder.notices":   "lost sent waiting",
