@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -103,10 +106,13 @@ func explain(reason change.Reason, detail string) string {
 
 // driftReport is what `drift --json` prints; scripts rely on its names.
 type driftReport struct {
-	Drift     []deliver.Drift `json:"drift"`          // by account and target
+	Drift     []deliver.Drift `json:"-"`              // by account and target; printJSON prints it before the rest, as drift
 	AsOf      time.Time       `json:"as_of,omitzero"` // until when the directory has been seen; zero: not since the start
 	Undecided *int            `json:"undecided"`
 }
+
+// mostDrift is more than two hundred thousand accounts with four targets, and takes some hundred megabytes. A forwarder that tells of more is none.
+const mostDrift = 1_000_000
 
 func runDrift(c *cli.Context) error {
 	cfg, err := config.Load(configPath(c))
@@ -121,7 +127,7 @@ func runDrift(c *cli.Context) error {
 		r.leaveOutRightful()
 	}
 	if c.Bool("json") {
-		err = printJSON(c.App.Writer, r)
+		err = r.printJSON(c.App.Writer)
 	} else {
 		err = r.print(c.App.Writer)
 	}
@@ -133,11 +139,13 @@ func runDrift(c *cli.Context) error {
 
 func newDriftReport(ctx context.Context, paths config.Paths) (*driftReport, error) {
 	var f deliver.Status
-	r := &driftReport{Drift: []deliver.Drift{}} // [] and not null for scripts
+	r := &driftReport{}
 	err := control.Get(ctx, paths.ForwarderSocket, "/status", &f)
 	if err == nil {
 		r.AsOf = f.Watch.AsOf
-		err = control.Each(ctx, paths.ForwarderSocket, "/drift", func(d deliver.Drift) { r.Drift = append(r.Drift, d) })
+		r.Drift, err = control.Gather(ctx, paths.ForwarderSocket, "/drift", mostDrift, func(d deliver.Drift) bool {
+			return d.GUID != "" && d.Target != "" && d.Reason != ""
+		})
 	}
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
@@ -172,13 +180,30 @@ func (r *driftReport) sort() {
 }
 
 func (r *driftReport) leaveOutRightful() {
-	ours := []deliver.Drift{}
-	for _, d := range r.Drift {
-		if !d.Reason.Rightly() {
-			ours = append(ours, d)
-		}
+	r.Drift = slices.DeleteFunc(r.Drift, func(d deliver.Drift) bool { return d.Reason.Rightly() })
+}
+
+// printJSON is the function of that name, and prints one account after the other: the text of all of them is much longer than they are.
+func (r *driftReport) printJSON(out io.Writer) error {
+	rest, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
 	}
-	r.Drift = ours
+	w := bufio.NewWriter(out)
+	w.WriteString("{\n  \"drift\": [")
+	before, after := "\n    ", ""
+	for _, d := range r.Drift {
+		text, err := json.MarshalIndent(d, "    ", "  ")
+		if err != nil {
+			return fmt.Errorf("encoding the answer: %w", err)
+		}
+		var b bytes.Buffer
+		escapeJSON(&b, before+string(text))
+		w.Write(b.Bytes())
+		before, after = ",\n    ", "\n  "
+	}
+	fmt.Fprintf(w, "%s],%s\n", after, bytes.TrimPrefix(rest, []byte("{")))
+	return w.Flush()
 }
 
 func (r *driftReport) print(out io.Writer) error {
@@ -192,8 +217,14 @@ func (r *driftReport) print(out io.Writer) error {
 	if len(r.Drift) > 0 {
 		row("ACCOUNT", "TARGET", "USER", "CHANGED", "WHY")
 	}
-	for _, d := range r.Drift {
+	for i, d := range r.Drift {
 		row(d.Account, d.Target, d.User, clock(d.Stamp.Time), explain(d.Reason, d.Detail))
+		if i%1000 != 999 {
+			continue
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
 	}
 	if err := w.Flush(); err != nil {
 		return err

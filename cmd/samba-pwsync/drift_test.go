@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"net/url"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -27,6 +31,50 @@ func TestDriftMovesNoCursor(t *testing.T) {
 	}
 	if !strings.Contains(text, "liz\ufffd[2J") || !strings.Contains(text, "still to look at 3 accounts") {
 		t.Errorf("the rest is not there: %q", text)
+	}
+}
+
+// The JSON is written by hand, account by account. It is what would be written of all at once.
+func TestDriftAsJSON(t *testing.T) {
+	undecided := 3
+	for _, r := range []driftReport{
+		{}, {Undecided: &undecided}, {AsOf: time.Unix(1, 0).UTC(), Drift: []deliver.Drift{{Account: "a"}}, Undecided: &undecided},
+		{Drift: []deliver.Drift{{Account: "liz\x1b\u202e<\"", DC: "DC1"}, {Stamp: dsdb.Stamp{Time: time.Unix(1, 0), Version: 2}}, {Detail: "\u2028"}}},
+	} {
+		whole := struct {
+			Drift []deliver.Drift `json:"drift"`
+			driftReport
+		}{append([]deliver.Drift{}, r.Drift...), r}
+		var got, want bytes.Buffer
+		if err := errors.Join(r.printJSON(&got), printJSON(&want, whole)); err != nil {
+			t.Fatal(err)
+		}
+		if got.String() != want.String() {
+			t.Errorf("got\n%s\nwant\n%s", got.String(), want.String())
+		}
+	}
+}
+
+// A forwarder that was taken over cannot fill the memory of root's command with accounts that are none.
+func TestDriftOfNothing(t *testing.T) {
+	in := install(t, startSandbox(t), self())
+	listener, err := control.Listen(in.paths.ForwarderSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tells := func(v any) control.Answer { return func(url.Values) (any, error) { return v, nil } }
+	go control.Serve(t.Context(), listener, map[string]control.Answer{
+		"/status": tells(deliver.Status{}),
+		"/drift": tells(control.Stream(func(tell func(any) error) error {
+			for {
+				if err := tell(struct{}{}); err != nil {
+					return err
+				}
+			}
+		})),
+	})
+	if out, err := exec.Command("samba-pwsync", "drift", "--config", in.config).CombinedOutput(); err == nil || !strings.Contains(string(out), "makes no sense") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
