@@ -175,6 +175,14 @@ func (r *report) keys() (all [][]keyring.Key) {
 	return all
 }
 
+// parked counts what is parked, of which the list has the first thousand. Of a target that is not configured any more only the list knows.
+func (f *forwarderStatus) parked() (n int) {
+	for _, t := range f.Targets {
+		n += t.Parked
+	}
+	return max(n, len(f.Parked))
+}
+
 // judge lists what needs a person.
 func (r *report) judge() {
 	attention := func(format string, args ...any) { r.Attention = append(r.Attention, fmt.Sprintf(format, args...)) }
@@ -214,7 +222,7 @@ func (r *report) judge() {
 				attention("target %s is down: %s", t.Name, t.Error)
 			}
 		}
-		if n := len(r.Forwarder.Parked); n > 0 {
+		if n := r.Forwarder.parked(); n > 0 {
 			attention("%d parked: a target refuses the user or the password; the account's next change tries again", n)
 		}
 		for _, t := range r.Forwarder.Targets {
@@ -412,6 +420,9 @@ func (r *report) print(out io.Writer) error {
 		}
 		for _, p := range f.Parked {
 			row("parked", "%s at %s (%s) since %s: %s", p.Account, p.Target, p.User, clock(p.Since), p.Reason)
+		}
+		if n := f.parked() - len(f.Parked); n > 0 {
+			row("", "and %d more: samba-pwsync queue list", n)
 		}
 		for _, known := range reasons {
 			if n := f.Drift[known.reason]; n > 0 {

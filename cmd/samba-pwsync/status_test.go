@@ -101,6 +101,9 @@ func TestWhatNeedsAttention(t *testing.T) {
 			r.Forwarder.Targets[0].State, r.Forwarder.Targets[0].Error = deliver.Down, "503"
 		}, "target google is down: 503"},
 		{"parked", func(r *report) { r.Forwarder.Parked = []deliver.ParkedStatus{{Account: "liz"}} }, "1 parked"},
+		{"more parked than are listed", func(r *report) {
+			r.Forwarder.Parked, r.Forwarder.Targets[0].Parked = []deliver.ParkedStatus{{Account: "liz"}}, 1003
+		}, "1003 parked"},
 		{"expired", func(r *report) { r.Forwarder.Targets[0].Expired = 2 },
 			"2 passwords expired undelivered at google: their users have to change them again"},
 		{"stale", func(r *report) { r.Forwarder.Watch.Fresh = false }, "the watch is stale: 5 changes"},
@@ -179,6 +182,14 @@ func TestStatusOfWhatSettles(t *testing.T) {
 	r.Forwarder.Targets[0].Settling = 3
 	r.Forwarder.Watch.Peers = []deliver.PeerStatus{{Name: "DC2", Heard: time.Now()}}
 	if text := printed(t, r); !strings.Contains(text, "6 accounts delivered, 4 of them confirmed, 3 settling, last ") || !strings.Contains(text, "peer       DC2, last heard ") {
+		t.Errorf("it is printed as\n%s", text)
+	}
+}
+
+func TestStatusOfManyParked(t *testing.T) {
+	r := healthy()
+	r.Forwarder.Parked, r.Forwarder.Targets[0].Parked = []deliver.ParkedStatus{{Account: "liz", Reason: "no such user"}}, 1003
+	if text := printed(t, r); !strings.Contains(text, ": no such user\n           and 1002 more: samba-pwsync queue list\n") {
 		t.Errorf("it is printed as\n%s", text)
 	}
 }
