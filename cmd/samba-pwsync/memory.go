@@ -10,10 +10,10 @@ import (
 const (
 	// forgetEvery is how often what was secret is overwritten while there is work.
 	forgetEvery = 10 * time.Second
-	// forgetFor is for how long after the last use of a key something secret may become garbage: as long as package cloud keeps
-	// an idle connection, whose buffers hold what was sent last, and some more. In the agent, confirm_timeout comes on top, after which it asks
-	// about the change once more, and gets a hash.
-	forgetFor = 45 * time.Second
+	// forgetFor is for how long after the last use of a key something secret may become garbage: half a minute in which a target may take its
+	// time, as long again as package cloud keeps an idle connection, whose buffers hold what was sent last (questions do not keep it open: they
+	// have others), and one more turn. In the agent, confirm_timeout comes on top, after which it asks about the change once more, and gets a hash.
+	forgetFor = time.Minute
 )
 
 // forget overwrites what is left of secrets in memory, until ctx ends.
