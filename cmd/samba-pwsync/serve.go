@@ -12,7 +12,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -56,6 +55,9 @@ func serveCommand() *cli.Command {
 
 func runServe(c *cli.Context) error {
 	role := c.String("role")
+	if role == roleCrashReporter {
+		return runCrashReporter(c.App.Reader, c.App.ErrWriter)
+	}
 	if !slices.Contains([]string{roleAll, roleAgent, roleForwarder}, role) {
 		return usagef(c, "--role is %q, and has to be all, agent or forwarder", role)
 	}
@@ -69,7 +71,12 @@ func runServe(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	log := event.New(slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})))
+	stderr, restore, err := censorCrashes()
+	if err != nil {
+		return err
+	}
+	defer restore()
+	log := event.New(slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})))
 	return serve(c.Context, cfg, role, log)
 }
 
@@ -308,14 +315,7 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 	}
 	p.socket = paths.ForwarderSocket
 	p.keys = keeper{keys, roleForwarder, cfg.Directory.SecretTTL, f.Needs, log}
-	p.run = func(ctx context.Context) error {
-		var telling sync.WaitGroup
-		defer telling.Wait()
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		telling.Go(func() { courier.Run(ctx) })
-		return f.Run(ctx)
-	}
+	p.run = func(ctx context.Context) error { return beside(ctx, courier.Run, f.Run) }
 	p.status = func() any {
 		s := forwarderStatus{Status: f.Status(), Keys: keys.Status(), Disk: p.disk.Status()}
 		if cfg.Notify.On() {
@@ -338,6 +338,27 @@ func buildForwarder(p *part, cfg *config.Config, log *event.Log) error {
 		"POST /queue/drop":  func(about url.Values) (any, error) { return f.Drop(about.Get("account"), about.Get("target")) },
 	}
 	return nil
+}
+
+// tellingGrace is for how long the end waits for a mail that is being sent.
+const tellingGrace = 5 * time.Second
+
+// beside runs the main thing, and beside it another of less weight, which ends after it. If that does not, because a library under it hangs, the
+// process ends without it.
+func beside(ctx context.Context, other func(context.Context), main func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		other(ctx)
+	}()
+	err := main(ctx)
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(tellingGrace):
+	}
+	return err
 }
 
 // whyTimeout is how long the directory has for the questions of `why`, which are a handful; control.Get waits a little longer.

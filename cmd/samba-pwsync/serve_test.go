@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/capture"
@@ -577,8 +578,34 @@ func TestStopWaitsForADelivery(t *testing.T) {
 	}
 }
 
+// What runs beside the main thing ends after it, and does not keep the process if it hangs.
+func TestBeside(t *testing.T) {
+	for name, hangs := range map[string]bool{"ends": false, "hangs": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				mishap, release, began := errors.New("mishap"), make(chan struct{}), time.Now()
+				err := beside(t.Context(), func(ctx context.Context) {
+					<-ctx.Done()
+					time.Sleep(time.Second)
+					if hangs {
+						<-release
+					}
+				}, func(context.Context) error { time.Sleep(time.Minute); return mishap })
+				want := time.Minute + time.Second
+				if hangs {
+					want = time.Minute + tellingGrace
+				}
+				if took := time.Since(began); err != mishap || took != want {
+					t.Errorf("%v after %v, want %v", err, took, want)
+				}
+				close(release)
+			})
+		})
+	}
+}
+
 // A crash is not taken for a wrong configuration, after which the units do not start the service again. (SIGQUIT makes the runtime
-// end as it does after a panic.)
+// end as it does after a panic.) The log has where it was, and no word of what the functions were given.
 func TestCrashHasNoExitCode(t *testing.T) {
 	in := install(t, startSandbox(t), self())
 	s := in.start(t, self(), roleAll)
@@ -588,6 +615,10 @@ func TestCrashHasNoExitCode(t *testing.T) {
 	err := s.Wait()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
 		t.Errorf("serve ended with %v, not by a signal", err)
+	}
+	text := s.stderr.String()
+	if strings.Contains(text, "0x") || !strings.Contains(text, "samba-pwsync: crash: SIGQUIT: quit\n") || !strings.Contains(text, ".serve serve.go:") {
+		t.Errorf("the log has\n%s", text)
 	}
 }
 
