@@ -120,7 +120,7 @@ func checkOwn(stateDir string) error {
 	}
 	for _, e := range entries {
 		if !slices.Contains([]string{"keys", "spool", "hook", "policy", "agent", "forwarder", "lost+found"}, e.Name()) {
-			return &codedError{exitUsage, fmt.Errorf("state_dir %s holds %s: it has to be a folder of its own", stateDir, e.Name())}
+			return &codedError{exitUsage, fmt.Errorf("state_dir %s holds %s: it has to be a folder of its own: move that elsewhere (files of hashes may lie in %s)", stateDir, e.Name(), filepath.Join(stateDir, "policy"))}
 		}
 	}
 	return nil

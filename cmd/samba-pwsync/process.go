@@ -61,8 +61,7 @@ func cause(err error) error {
 }
 
 // harden makes no file that others can read. That the vendors' SDKs log nothing is the targets' business. And a crash ends by a signal: Go's own end of
-// one, exit code 2, would say that the configuration is wrong, and the units would not start the service again. That has the runtime say all that it
-// knows: censorCrashes.
+// one, exit code 2, would say that the configuration is wrong, and the units would not start the service again.
 func harden() {
 	debug.SetTraceback("crash")
 	syscall.Umask(0o077)

@@ -55,9 +55,6 @@ func serveCommand() *cli.Command {
 
 func runServe(c *cli.Context) error {
 	role := c.String("role")
-	if role == roleCrashReporter {
-		return runCrashReporter(c.App.Reader, c.App.ErrWriter)
-	}
 	if !slices.Contains([]string{roleAll, roleAgent, roleForwarder}, role) {
 		return usagef(c, "--role is %q, and has to be all, agent or forwarder", role)
 	}
@@ -71,12 +68,7 @@ func runServe(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	stderr, restore, err := censorCrashes()
-	if err != nil {
-		return err
-	}
-	defer restore()
-	log := event.New(slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})))
+	log := event.New(slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})))
 	return serve(c.Context, cfg, role, log)
 }
 

@@ -605,7 +605,7 @@ func TestBeside(t *testing.T) {
 }
 
 // A crash is not taken for a wrong configuration, after which the units do not start the service again. (SIGQUIT makes the runtime
-// end as it does after a panic.) The log has where it was, and no word of what the functions were given.
+// end as it does after a panic.)
 func TestCrashHasNoExitCode(t *testing.T) {
 	in := install(t, startSandbox(t), self())
 	s := in.start(t, self(), roleAll)
@@ -615,10 +615,6 @@ func TestCrashHasNoExitCode(t *testing.T) {
 	err := s.Wait()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
 		t.Errorf("serve ended with %v, not by a signal", err)
-	}
-	text := s.stderr.String()
-	if strings.Contains(text, "0x") || !strings.Contains(text, "samba-pwsync: crash: SIGQUIT: quit\n") || !strings.Contains(text, ".serve serve.go:") {
-		t.Errorf("the log has\n%s", text)
 	}
 }
 

@@ -48,7 +48,7 @@ func newLane(f *Forwarder, t Target) *lane {
 		workers = defaultWorkers
 	}
 	return &lane{
-		f: f, name: t.Name, target: t.Target, health: newHealth(t.Name, f.log),
+		f: f, name: t.Name, target: guarded{t.Target}, health: newHealth(t.Name, f.log),
 		limiter: rate.NewLimiter(limit, max(1, int(t.Rate))), // a burst of what one second allows
 		slots:   make(chan struct{}, workers),
 		wake:    make(chan struct{}, 1),
