@@ -52,7 +52,7 @@ func echoes(t *testing.T, tty *os.File) bool {
 func askAtTerminal(t *testing.T, tty *os.File) (cmd *exec.Cmd, stdout, stderr *syncBuffer) {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "c.toml")
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("# all defaults\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	stdout, stderr = &syncBuffer{}, &syncBuffer{}
