@@ -49,7 +49,7 @@ preflight = false
 
 [directory]
 exclude = "(adminCount=1)"
-confirm_timeout = "3s"
+confirm_timeout = "8s"
 `
 
 // A Lab is a running DC and a running sandbox. More DCs may have joined.
