@@ -150,11 +150,12 @@ func testDriftWaiting(t *testing.T) {
 		{sandbox.Microsoft, sandbox.Fault{Kind: "503"}, "down", 0},
 	} {
 		t.Run(c.fault.Kind, func(t *testing.T) {
-			u := newUser(t)
+			u, other := newUser(t), newUser(t) // by one alone, the cloud is not down so soon
 			must(t, company.Sandbox.Misbehave(ctx, c.cloud, c.fault))
 			t.Cleanup(func() { must(t, company.Sandbox.Behave(ctx)) })
 			password := company.NewPassword()
 			must(t, company.DC.LDAPSReset(ctx, u.name, "", password))
+			must(t, company.DC.LDAPSReset(ctx, other.name, "", company.NewPassword()))
 			u.drifts(t, c.reason)
 			if got := driftOf(t, u.name)[0].Target; got != []string{"entra", "google"}[c.at] {
 				t.Errorf("it is listed for %s", got)
