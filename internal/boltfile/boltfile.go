@@ -208,6 +208,7 @@ func (db *DB) Update(fn func(Tx) error) error {
 func (db *DB) Load(bucket string, read func(key, head, value []byte) error) (dropped int, err error) {
 	var bad [][]byte
 	err = db.View(func(tx Tx) error {
+		w := walk{tx: tx}
 		return tx.bucket(bucket).ForEach(func(key, stored []byte) error {
 			head, value, err := unwrap(key, stored)
 			if err == nil && read != nil {
@@ -216,7 +217,7 @@ func (db *DB) Load(bucket string, read func(key, head, value []byte) error) (dro
 			if err != nil {
 				bad = append(bad, bytes.Clone(key))
 			}
-			return nil
+			return w.on(key, stored)
 		})
 	})
 	if err == nil && len(bad) > 0 {
@@ -237,14 +238,31 @@ func (db *DB) Load(bucket string, read func(key, head, value []byte) error) (dro
 
 // Rest gives back the memory of the file's pages that have been read. They count as this process's as long as they are mapped, though the
 // kernel has them anyway, and a walk through a bucket maps them all.
-func (db *DB) Rest() error {
-	return db.View(func(tx Tx) error { // in which the map stays where it is
-		info := db.bolt.Info()
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, info.Data, uintptr(tx.tx.Size()), unix.MADV_DONTNEED); errno != 0 {
-			return fmt.Errorf("giving back the memory of %s: %w", db.path, errno)
-		}
+func (db *DB) Rest() error { return db.View(Tx.rest) }
+
+// rest is Rest in a transaction, in which the map stays where it is.
+func (tx Tx) rest() error {
+	db := tx.tx.DB()
+	if _, _, errno := unix.Syscall(unix.SYS_MADVISE, db.Info().Data, uintptr(tx.tx.Size()), unix.MADV_DONTNEED); errno != 0 {
+		return fmt.Errorf("giving back the memory of %s: %w", db.Path(), errno)
+	}
+	return nil
+}
+
+// walk gives memory back (rest) after each so many bytes that are read.
+type walk struct {
+	tx   Tx
+	read int
+}
+
+const walkRests = 8 << 20
+
+func (w *walk) on(key, stored []byte) error {
+	if w.read += len(key) + len(stored); w.read < walkRests {
 		return nil
-	})
+	}
+	w.read = 0
+	return w.tx.rest()
 }
 
 // Tx is a transaction. It is used only inside the function that got it.
@@ -301,12 +319,16 @@ func (tx Tx) Delete(bucket string, key []byte) error { return tx.bucket(bucket).
 // Prefix gives read each value whose key begins with prefix, in the order of the keys, until it returns an error.
 func (tx Tx) Prefix(bucket string, prefix []byte, read func(key, value []byte) error) error {
 	cursor := tx.bucket(bucket).Cursor()
+	w := walk{tx: tx}
 	for key, stored := cursor.Seek(prefix); key != nil && bytes.HasPrefix(key, prefix); key, stored = cursor.Next() {
 		_, value, err := unwrap(key, stored)
 		if err != nil {
 			return err
 		}
 		if err := read(key, value); err != nil {
+			return err
+		}
+		if err := w.on(key, stored); err != nil {
 			return err
 		}
 	}

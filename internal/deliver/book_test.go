@@ -48,7 +48,7 @@ func TestBook(t *testing.T) {
 				t.Error("it is not written")
 			}
 			last, err := w.ledger.Last("google", lease.Account.GUID)
-			if err != nil || last.Class != target.Delivered || w.queue.Needs(lease.File) {
+			if err != nil || last.Class != target.Delivered || w.queue.Needs([]byte(lease.File)) {
 				t.Errorf("it went on before it was written: %+v, %v", last, err)
 			}
 		})

@@ -413,7 +413,7 @@ func (f *Forwarder) persist(ctx context.Context, doing string, write func() erro
 
 // shred destroys a change's file if no item needs it any more. What it cannot destroy, the intake meets again.
 func (f *Forwarder) shred(file string) {
-	if file == "" || f.queue.Needs(file) || f.isStuck(file) { // what is stuck is kept for a person
+	if file == "" || f.queue.Needs([]byte(file)) || f.isStuck(file) { // what is stuck is kept for a person
 		return
 	}
 	f.trouble("shredding a change", file, f.changes.Remove(file))

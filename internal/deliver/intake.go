@@ -49,7 +49,7 @@ func (f *Forwarder) sweep(ctx context.Context) {
 			if n > 0 {
 				f.log.Swept(n)
 			}
-			return err
+			return errors.Join(err, f.ledger.Rest()) // it has read all of it
 		})
 	}
 }

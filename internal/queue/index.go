@@ -57,7 +57,7 @@ func (e *entry) key() []byte { return append(e.guid[:], e.line.name...) }
 // and whoever makes two of his own the same gets one of them dropped.
 type digest [12]byte
 
-func digestOf(text string) digest {
+func digestOf[Text string | []byte](text Text) digest {
 	sum := sha256.Sum256([]byte(text))
 	return digest(sum[:])
 }

@@ -312,7 +312,7 @@ func (m *model) check(t *rapid.T) {
 	}
 	for account := range byte(4) {
 		for version := range 13 {
-			if file := item("", account, version).File; m.q.Needs(file) != files[file] {
+			if file := item("", account, version).File; m.q.Needs([]byte(file)) != files[file] {
 				t.Fatalf("Needs(%s) = %v", file, !files[file])
 			}
 		}

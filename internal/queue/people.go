@@ -2,6 +2,7 @@ package queue
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,7 +30,7 @@ func (q *Queue) Waiting(tell func(Item) error) error {
 	return q.each("", (*entry).waits, func(i Item, _ bool) error { return tell(i) })
 }
 
-func (q *Queue) each(name string, which func(*entry) bool, tell func(i Item, leased bool) error) error {
+func (q *Queue) each(name string, which func(*entry) bool, tell func(i Item, leased bool) error) (err error) {
 	q.mu.Lock()
 	var all []*entry
 	for of, l := range q.lines {
@@ -44,6 +45,13 @@ func (q *Queue) each(name string, which func(*entry) bool, tell func(i Item, lea
 	}
 	q.mu.Unlock()
 	slices.SortFunc(all, byCapture)
+	if len(all) > atATime {
+		defer func() {
+			if failed := q.db.Rest(); failed != nil {
+				err = errors.Join(err, failed)
+			}
+		}()
+	}
 	for some := range slices.Chunk(all, atATime) {
 		items, leased, err := q.still(some, which)
 		if err != nil {

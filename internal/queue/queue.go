@@ -615,9 +615,9 @@ func (q *Queue) Wake(name string) <-chan struct{} {
 	return q.line(name).wake
 }
 
-// Needs reports whether an item refers to the file.
-func (q *Queue) Needs(file string) bool {
-	which := fileDigest(file)
+// Needs reports whether an item refers to the file of that name.
+func (q *Queue) Needs(file []byte) bool {
+	which := digestOf(file)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.files[which] > 0

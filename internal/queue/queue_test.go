@@ -143,7 +143,7 @@ func TestNewestWins(t *testing.T) {
 		t.Errorf("leased %+v", l.Item)
 	}
 	for file, want := range map[string]bool{"1-1.change": false, "1-2.change": true, "1-3.change": false, "1-4.change": false, "1-5.change": true} {
-		if got := q.Needs(file); got != want {
+		if got := q.Needs([]byte(file)); got != want {
 			t.Errorf("Needs(%s) = %v", file, got)
 		}
 	}
@@ -242,8 +242,8 @@ func TestOnePlaceOneItem(t *testing.T) {
 						t.Errorf("alice's password waits as %+v", i)
 					}
 				}
-				if !q.Needs(now.File) || q.Needs(old.File) {
-					t.Errorf("needed: the new file %v, the old file %v", q.Needs(now.File), q.Needs(old.File))
+				if !q.Needs([]byte(now.File)) || q.Needs([]byte(old.File)) {
+					t.Errorf("needed: the new file %v, the old file %v", q.Needs([]byte(now.File)), q.Needs([]byte(old.File)))
 				}
 				if err := q.Close(); err != nil {
 					t.Fatal(err)
@@ -355,7 +355,7 @@ func TestRetryPostponePark(t *testing.T) {
 		t.Fatal(err)
 	}
 	none(t, q, "a")
-	if q.Needs(l.File) {
+	if q.Needs([]byte(l.File)) {
 		t.Error("a parked item needs a file")
 	}
 	if waiting, _, parked := q.Count("a"); waiting != 0 || parked != 1 {
@@ -434,7 +434,7 @@ func TestExpireAndForget(t *testing.T) {
 	if !q.Current(leased) {
 		t.Error("an item expired while it was being sent")
 	}
-	if dropped, err := q.Forget("1-1.change"); err != nil || len(dropped) != 1 || q.Needs("1-1.change") {
+	if dropped, err := q.Forget("1-1.change"); err != nil || len(dropped) != 1 || q.Needs([]byte("1-1.change")) {
 		t.Errorf("forgot %+v, %v", dropped, err)
 	}
 	if left := all(t, q); len(left) != 1 || left[0].Account.GUID != (dsdb.GUID{3}) {
@@ -743,7 +743,7 @@ func TestItemsOfAnOlderVersion(t *testing.T) {
 	if got := all(t, q); text(t, got) != text(t, want) {
 		t.Errorf("came back as\n%s, want\n%s", text(t, got), text(t, want))
 	}
-	if !q.Needs("1-1.change") || q.Needs("1-2.change") {
+	if !q.Needs([]byte("1-1.change")) || q.Needs([]byte("1-2.change")) {
 		t.Error("it does not know its files")
 	}
 	n, err := q.Rouse(func(s Settler) bool { return len(s.Peers) == 1 && s.Peers[0].Name == "DC2" && s.Proven.Equal(at(2)) })

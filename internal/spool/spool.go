@@ -18,15 +18,14 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
@@ -65,7 +64,7 @@ func (s *Spool) Dir() string { return s.dir }
 
 // Put stores a file durably. name must be new and end in the spool's suffix.
 func (s *Spool) Put(name string, data []byte) error {
-	if !s.owns(name) {
+	if !s.owns([]byte(name)) {
 		return fmt.Errorf("storing: %q is not a name of this spool", name)
 	}
 	mode, err := durable.ModeLike(s.dir)
@@ -92,8 +91,8 @@ func (s *Spool) List() ([]string, error) { return s.list(s.dir, math.MaxInt, nil
 // Some returns the names of the files, but of no more than so many. Where there are more, it is chance which.
 func (s *Spool) Some(limit int) ([]string, error) { return s.list(s.dir, limit, nil) }
 
-// New returns the names of those files that are not known (nil: of all), oldest first.
-func (s *Spool) New(known func(name string) bool) ([]string, error) {
+// New returns the names of those files that are not known (nil: of all), oldest first. known must not keep the name.
+func (s *Spool) New(known func(name []byte) bool) ([]string, error) {
 	return s.list(s.dir, math.MaxInt, known)
 }
 
@@ -107,28 +106,34 @@ func (s *Spool) Damaged() ([]string, error) {
 }
 
 // list returns the names of the files in a folder that are not known (nil: of all), but of no more than so many, sorted, which is by time. Of everything else
-// that lies there it holds no more than a few names at a time: there may be millions.
-func (s *Spool) list(dir string, limit int, known func(name string) bool) ([]string, error) {
+// that lies there it holds a buffer full at a time: there may be millions, and this is done each second.
+func (s *Spool) list(dir string, limit int, known func(name []byte) bool) ([]string, error) {
 	f, err := nopoll.OpenFile(dir, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("listing spool: %w", err)
 	}
 	defer f.Close()
 	var names []string
-	for err == nil && len(names) < limit {
-		var some []fs.DirEntry
-		some, err = f.ReadDir(1024)
-		for _, e := range some {
-			if name := e.Name(); len(names) < limit && e.Type().IsRegular() && s.owns(name) && (known == nil || !known(name)) {
-				names = append(names, name)
-			}
+	err = eachName(f, func(name []byte, kind byte) bool {
+		if s.owns(name) && (known == nil || !known(name)) && isRegular(dir, string(name), kind) {
+			names = append(names, string(name))
 		}
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
+		return len(names) < limit
+	})
+	if err != nil {
 		return nil, fmt.Errorf("listing spool: %w", err)
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// isRegular reports whether a name is a plain file's. kind is as the folder has it, which not every file system tells.
+func isRegular(dir, name string, kind byte) bool {
+	if kind != syscall.DT_UNKNOWN {
+		return kind == syscall.DT_REG
+	}
+	info, err := os.Lstat(filepath.Join(dir, name))
+	return err == nil && info.Mode().IsRegular()
 }
 
 // ErrTooLarge means that a file is larger than anything that belongs into the spool.
@@ -170,6 +175,7 @@ func (s *Spool) SetAside(name string) error {
 	return nil
 }
 
-func (s *Spool) owns(name string) bool {
-	return strings.HasSuffix(name, s.suffix) && name == filepath.Base(name) && name[0] != '.'
+func (s *Spool) owns(name []byte) bool {
+	end := len(name) - len(s.suffix)
+	return end >= 0 && string(name[end:]) == s.suffix && name[0] != '.' && bytes.IndexByte(name, '/') < 0
 }

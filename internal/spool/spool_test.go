@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -213,7 +215,7 @@ func TestNew(t *testing.T) {
 		t.Errorf("%d names, %v", len(names), err)
 	}
 	unknown := []string{"00000.capture", "01023.capture", "01024.capture", "02999.capture"}
-	names, err := s.New(func(name string) bool { return !slices.Contains(unknown, name) })
+	names, err := s.New(func(name []byte) bool { return !slices.Contains(unknown, string(name)) })
 	if err != nil || !slices.Equal(names, unknown) {
 		t.Errorf("%q, %v", names, err)
 	}
@@ -223,4 +225,95 @@ func TestNew(t *testing.T) {
 	if _, err := s.New(nil); err == nil {
 		t.Error("a folder that is gone was listed")
 	}
+}
+
+// What the kernel gives is taken for what it is, whatever it is.
+func FuzzParseNames(f *testing.F) {
+	entry := func(inode uint64, kind byte, name string) []byte {
+		b := binary.NativeEndian.AppendUint64(nil, inode)
+		b = binary.NativeEndian.AppendUint64(b, 1)
+		b = binary.NativeEndian.AppendUint16(b, uint16((nameAt+len(name)+1+7)/8*8))
+		b = append(append(b, kind), name...)
+		return append(b, make([]byte, 8-(nameAt+len(name))%8)...)
+	}
+	f.Add(slices.Concat(entry(1, syscall.DT_REG, "1-a.change"), entry(2, syscall.DT_DIR, ".."), entry(0, syscall.DT_REG, "gone")))
+	f.Add(entry(1, syscall.DT_REG, "1-a.change")[:20])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		told := 0
+		more, err := parseNames(b, func(name []byte, _ byte) bool {
+			if told++; len(name) == 0 || bytes.IndexByte(name, 0) >= 0 {
+				t.Errorf("the name %q", name)
+			}
+			return true
+		})
+		if more != (err == nil) {
+			t.Errorf("%v, %v", more, err)
+		}
+		if told > len(b)/nameAt {
+			t.Errorf("%d names in %d bytes", told, len(b))
+		}
+	})
+}
+
+// The names are those that package os has.
+func TestNamesAsPackageOS(t *testing.T) {
+	s := open(t)
+	for i := range 1500 {
+		name := strings.Repeat("x", i%200) + fmt.Sprint(i) + ".capture"
+		if err := os.WriteFile(filepath.Join(s.Dir(), name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(s.Dir(), "link.capture")); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(s.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			want = append(want, e.Name())
+		}
+	}
+	if names, err := s.List(); err != nil || !slices.Equal(names, want) {
+		t.Errorf("%d names, not %d; %v", len(names), len(want), err)
+	}
+	for kind, want := range map[string]bool{want[0]: true, "link.capture": false, "nothing.capture": false} {
+		if got := isRegular(s.Dir(), kind, syscall.DT_UNKNOWN); got != want {
+			t.Errorf("%s, of a kind that the file system does not tell: %v", kind, got)
+		}
+	}
+}
+
+// What is known costs nothing that the garbage collector has to see to.
+func BenchmarkNew(b *testing.B) {
+	dir := b.TempDir()
+	s, err := Open(dir, ".change")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 10_000 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%019d-%032x.change", i, i)), nil, 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("spool", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if names, err := s.New(func([]byte) bool { return true }); err != nil || len(names) > 0 {
+				b.Fatal(names, err)
+			}
+		}
+	})
+	b.Run("os.ReadDir", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 10_000 {
+				b.Fatal(err)
+			}
+		}
+	})
 }
