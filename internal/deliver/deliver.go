@@ -103,6 +103,7 @@ type Forwarder struct {
 	asks    *spool.Spool // for the stamps of all accounts
 	lost    bool         // we have to ask for them; the intake's own
 	askedAt time.Time    // when this process last did; the intake's own
+	asking  bool         // a question of ours, or of the last run's, may lie there; the intake's own
 	lanes   map[string]*lane
 	names   []string // of the lanes, in the order of Options
 	started time.Time
@@ -135,7 +136,7 @@ func New(o Options) (*Forwarder, error) {
 	}
 	now := time.Now()
 	f := &Forwarder{
-		asks: asks, lost: o.Lost, said: map[string]bool{}, stuck: map[string]bool{},
+		asks: asks, lost: o.Lost, asking: true, said: map[string]bool{}, stuck: map[string]bool{},
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
 		lanes: map[string]*lane{}, watch: watch{log: o.Log, looked: now}, book: book{turn: make(chan struct{}, 1)}, torn: map[string]time.Time{}, unread: map[string]bool{},
 		ahead: map[string]time.Time{}, started: now,

@@ -126,14 +126,19 @@ func (f *Forwarder) scan() error {
 func (f *Forwarder) awaitsAll() (bool, error) {
 	if f.lost {
 		now := time.Now()
+		f.asking = true
 		if err := f.asks.Put(change.AskFile(now, rand.Text()), nil); err != nil {
 			return true, fmt.Errorf("asking the agent for all stamps: %w", err)
 		}
 		f.lost, f.askedAt = false, now
 		f.log.AskedForAll()
 	}
+	if !f.asking { // nobody else asks
+		return false, nil
+	}
 	names, err := f.asks.List()
-	return err != nil || len(names) > 0, err
+	f.asking = err != nil || len(names) > 0
+	return f.asking, err
 }
 
 // applySightings applies all files of sightings and returns their names. whole is false if one of them made no sense (yet), or could not
