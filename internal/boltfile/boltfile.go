@@ -208,7 +208,6 @@ func (db *DB) Update(fn func(Tx) error) error {
 func (db *DB) Load(bucket string, read func(key, head, value []byte) error) (dropped int, err error) {
 	var bad [][]byte
 	err = db.View(func(tx Tx) error {
-		w := walk{tx: tx}
 		return tx.bucket(bucket).ForEach(func(key, stored []byte) error {
 			head, value, err := unwrap(key, stored)
 			if err == nil && read != nil {
@@ -217,7 +216,7 @@ func (db *DB) Load(bucket string, read func(key, head, value []byte) error) (dro
 			if err != nil {
 				bad = append(bad, bytes.Clone(key))
 			}
-			return w.on(key, stored)
+			return nil
 		})
 	})
 	if err == nil && len(bad) > 0 {
@@ -255,7 +254,7 @@ type walk struct {
 	read int
 }
 
-const walkRests = 8 << 20
+const walkRests = 1 << 20
 
 func (w *walk) on(key, stored []byte) error {
 	if w.read += len(key) + len(stored); w.read < walkRests {
