@@ -20,6 +20,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
+	"github.com/samba-pwsync/samba-pwsync/samba/directory"
 )
 
 func policyCommand() *cli.Command {
@@ -32,8 +33,8 @@ func policyCommand() *cli.Command {
 			Usage: "tell what the hook would say to a password",
 			Description: "Reads the password from standard input up to the end, or asks for it on a terminal; one newline at the end does not " +
 				"belong to it. Prints the reasons for a refusal, which policy holds and why, and what each of its rules says; " +
-				"nothing is kept. With --account it is the policy of that account, as the agent last asked the directory; without, that of an " +
-				"account that is not known. The programs that the key also names are run. Run it as root: others cannot read all that the hook can. " +
+				"nothing is kept. With --account it is the policy of that account, as the agent last asked the directory, and unless --upn or --full-name is given, " +
+				"the directory is asked for these; without, it is the policy of an account that is not known. The programs that the key also names are run. Run it as root: others cannot read all that the hook can. " +
 				"Exit code 0: accepted, 1: refused.",
 			Flags: []cli.Flag{
 				configFlag(),
@@ -73,7 +74,11 @@ func runPolicyTest(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return judge(c.App.Writer, conf, names{c.String("account"), c.String("upn"), c.String("full-name")}, stdin)
+	n := names{account: c.String("account"), upn: c.String("upn"), fullName: c.String("full-name")}
+	if n.account != "" && n.upn == "" && n.fullName == "" {
+		n.unknown = n.ask(c.Context, configPath(c))
+	}
+	return judge(c.App.Writer, conf, n, stdin)
 }
 
 func rules(p config.Policy) string {
@@ -85,7 +90,46 @@ func rules(p config.Policy) string {
 }
 
 // names are what Samba would tell the hook of an account.
-type names struct{ account, upn, fullName string }
+type names struct {
+	account, upn, fullName string
+	unknown                error // why the directory did not tell the last two
+}
+
+const displayName = "displayName"
+
+// ask has the directory tell the names that belong to the account's.
+func (n *names) ask(ctx context.Context, file string) error {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return errors.New("the configuration, which says where the directory is, has a fault")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	dc, err := directory.Dial(ctx, cfg.Directory.URL)
+	if err != nil {
+		return err
+	}
+	defer dc.Close()
+	account, err := dc.AccountByName(ctx, n.account, []string{displayName})
+	if err != nil {
+		return err
+	}
+	n.upn, n.fullName = account.UserPrincipalName, account.Attributes[displayName]
+	return nil
+}
+
+func (n names) String() string {
+	if n.unknown != nil {
+		return fmt.Sprintf("%s alone (--upn and --full-name give the others): %v", n.account, n.unknown)
+	}
+	text := n.account
+	for _, name := range []string{n.upn, n.fullName} {
+		if name != "" {
+			text += ", " + name
+		}
+	}
+	return text
+}
 
 // environ is the environment in which Samba would run the hook.
 func (n names) environ() []string {
@@ -141,7 +185,7 @@ func judge(out io.Writer, conf gate.Conf, n names, stdin io.Reader) error {
 			fmt.Fprintf(out, "would be refused, were the rule %s not only audited: %s\n", f.Rule, f.Reason)
 		}
 	}
-	explainVerdict(out, conf, n.account, v)
+	explainVerdict(out, conf, n, v)
 	if v.Refused() {
 		return &codedError{code: exitFailed}
 	}
@@ -149,8 +193,8 @@ func judge(out io.Writer, conf gate.Conf, n names, stdin io.Reader) error {
 }
 
 // explainVerdict says which policy holds and why, and what each rule says.
-func explainVerdict(out io.Writer, conf gate.Conf, account string, v gate.Verdict) {
-	fmt.Fprintf(out, "\npolicy      %s, mode %s: %s\n", v.Policy, v.Settings.Mode, printable(whyPolicy(conf, account, v)))
+func explainVerdict(out io.Writer, conf gate.Conf, n names, v gate.Verdict) {
+	fmt.Fprintf(out, "\npolicy      %s, mode %s: %s\n", v.Policy, v.Settings.Mode, printable(whyPolicy(conf, n.account, v)))
 	for _, t := range v.Troubles {
 		if t.Rule == "" {
 			fmt.Fprintf(out, "            %s\n", printable(t.Err.Error()))
@@ -162,6 +206,9 @@ func explainVerdict(out io.Writer, conf gate.Conf, account string, v gate.Verdic
 			targets = strings.Join(v.Targets, ", ")
 		}
 		fmt.Fprintf(out, "wanted by   %s\n", targets)
+	}
+	if n.account != "" {
+		fmt.Fprintf(out, "names       %s\n", printable(n.String()))
 	}
 	for _, rule := range policy.Rules() {
 		fmt.Fprintf(out, "%-11s %s\n", rule, printable(saysRule(rule, v)))

@@ -1371,6 +1371,32 @@ func TestRefusedSearch(t *testing.T) {
 	})
 }
 
+// A DC that comes back after a long outage, and refuses the first look: the time of what waited is over, and it is proven all the same.
+func TestRefusedOnceAfterAnOutage(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.setDown(true)
+		s.start()
+		s.hookSure("alice", "new")
+		s.set(alice, "new")
+		s.after(time.Hour)
+		s.mu.Lock()
+		s.refuses = map[string]bool{"alice": true}
+		s.mu.Unlock()
+		s.setDown(false)
+		for looks := 0; looks == 0; looks, _, _ = s.counts() {
+			s.after(100 * time.Millisecond)
+		}
+		s.expectWaiting(1)
+		s.mu.Lock()
+		delete(s.refuses, "alice")
+		s.mu.Unlock()
+		s.after(10 * time.Second)
+		s.expect("alice=new")
+		s.expectWaiting(0)
+	})
+}
+
 // Somebody floods the DC with captures in the name of an account that cannot be looked up: neither disk nor log fill.
 func TestFloodInTheNameOfAnAccountThatCannotBeLookedUp(t *testing.T) {
 	test(t, func(s *site) {

@@ -83,6 +83,7 @@ type entry struct {
 	troubled bool // that it cannot be handed over has been said
 	proven   bool // the directory held it; it stays until that is handed over
 	matched  bool // the directory held it; it is kept since it is an orphan
+	failures int  // looks in a row that the DC refused
 
 	skipped time.Time // when the search began for which no key could be made of it
 
@@ -151,6 +152,8 @@ const (
 	crowdPause   = 30 * time.Second
 	arrivalPause = 100 * time.Millisecond
 	namelessRest = 25 * time.Millisecond
+	// failuresUntilOverdue is how many looks in a row the DC has to refuse, at the least, until a capture is given up whose time is over.
+	failuresUntilOverdue = 3
 	// usualMost is as long as a second look is put off at the most.
 	usualMost = 300 * time.Millisecond
 	// orphansByKey bounds how many orphans are held against an account by its key: so many are not near a change by themselves.

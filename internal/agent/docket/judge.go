@@ -54,12 +54,17 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 		switch {
 		case err == nil:
 			delete(d.orphans, e)
+			e.failures = 0
 			if first {
 				e.met = account.Stamp
 			}
 		case errors.Is(err, directory.ErrNotFound):
 			d.orphan(e)
+			e.failures = 0
 			until, considered = complete, d.passed.After(d.orphans[e])
+		default: // after an outage one look that fails comes when its time is over
+			e.failures++
+			considered = e.failures >= failuresUntilOverdue
 		}
 		f := d.finding(e)
 		f.Overdue = considered && proof.Overdue(until.Sub(e.Header.Time), until.Sub(e.Seen), d.timeout)
