@@ -376,7 +376,10 @@ func (s *site) expectAnswered(question string, want bool) {
 	}
 }
 
-// Where the forwarder has lost what it was told, it asks, and gets all: as it is now, whatever it knew. The first time at once; who asks again
+// tellAtOnce is how often all is told at once.
+const tellAtOnce = 6
+
+// Where the forwarder has lost what it was told, it asks, and gets all: as it is now, whatever it knew. The first times at once; who asks again
 // and again waits, so that nobody has the DC tell of all accounts all the time.
 func TestForwarderAsksForAll(t *testing.T) {
 	test(t, func(s *site) {
@@ -384,10 +387,11 @@ func TestForwarderAsksForAll(t *testing.T) {
 		s.start()
 		s.after(time.Second)
 		s.expectSighted("alice@1")
-		for n := range uint64(3) {
+		for n := range uint64(tellAtOnce + 2) {
 			before, ask := s.mark(), s.question()
 			s.after(2 * time.Second)
-			if n > 0 { // asked a moment after the answer
+			late := max(n, tellAtOnce-1) - (tellAtOnce - 1)
+			if late > 0 {
 				s.expectAnswered(ask, false)
 				s.expectSighted()
 				if until := time.Until(s.agent.Status().Watch.PutOff); until < 9*time.Minute || until > 10*time.Minute {
@@ -400,7 +404,7 @@ func TestForwarderAsksForAll(t *testing.T) {
 			}
 			s.expectAnswered(ask, true)
 			s.expectSighted("alice@1 reset", "whole")
-			s.expectEvents(map[string]uint64{"all-told": n + 1, "ask-put-off": n})
+			s.expectEvents(map[string]uint64{"all-told": n + 1, "ask-put-off": late})
 			if !s.mark().AsOf.After(before.AsOf) {
 				s.Error("no mark followed")
 			}
@@ -408,7 +412,7 @@ func TestForwarderAsksForAll(t *testing.T) {
 				s.Errorf("status puts it off until %v", until)
 			}
 		}
-		if _, scans, _ := s.counts(); scans != 4 {
+		if _, scans, _ := s.counts(); scans != 1+tellAtOnce+2 {
 			s.Errorf("all accounts were read %d times", scans)
 		}
 		s.after(time.Minute)
@@ -471,6 +475,12 @@ func TestAnswerThatFails(t *testing.T) {
 		}
 		if err := os.Remove(elsewhere.Dir()); err != nil {
 			s.Fatal(err)
+		}
+		for range tellAtOnce - 1 {
+			ask := s.question()
+			pass(false)
+			s.expectAnswered(ask, true)
+			s.expectSighted("alice@1 reset", "whole")
 		}
 		ask, here := s.question(), a.watch.Spool
 		s.loseSearches(true)

@@ -179,9 +179,9 @@ func (l *Log) AllTold() {
 	l.write(slog.LevelInfo, "all-told", "password stamps of all accounts passed on anew, as the forwarder asked")
 }
 
-// AskPutOff: the forwarder asks for the stamps of all accounts again, soon after it has got them, and has to wait for them. Called once each time.
+// AskPutOff: the forwarder asks for the stamps of all accounts again and again, and has to wait for them. Called once each time.
 func (l *Log) AskPutOff(until time.Time) {
-	l.write(slog.LevelWarn, "ask-put-off", "the forwarder asks again for the password stamps of all accounts, which it got a moment ago: it has to wait, and what waited there is held back",
+	l.write(slog.LevelWarn, "ask-put-off", "the forwarder asks again and again for the password stamps of all accounts: it has to wait, and what waited there is held back",
 		slog.Time("until", until))
 }
 

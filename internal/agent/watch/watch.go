@@ -12,7 +12,7 @@
 // is not known, so nothing of it may be sent, and the others do not wait for it.
 //
 // Where the forwarder asks for it, because the disk has damaged what it was told, all stamps are passed on anew, and hold whatever was known
-// before, as those of a restored database do. That costs the DC a look at all accounts, so it is done once in ten minutes at most: who can write to
+// before, as those of a restored database do. That costs the DC a look at all accounts, so after a few times it is done once in ten minutes at most: who can write to
 // the folder could ask all the time. Who asks sooner waits, and holds back meanwhile what waited.
 //
 // Bytes: the position is a JSON file {"invocation_id", "usn", "seen"} behind which stands a checksum (internal/checked), written by durable.Replace: where to go on from,
@@ -32,6 +32,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
@@ -48,10 +50,11 @@ const (
 	perFile = 500
 	// markEvery is how often the mark is written at most while nothing moves.
 	markEvery = time.Second / 2
-	// tellEvery is the time between two answers to a forwarder that asks for all stamps, and asks how many of its questions are answered at once: it
-	// has one or two.
-	tellEvery = 10 * time.Minute
-	asks      = 1000
+	// tellAtOnce is how many answers a forwarder that asks for all stamps gets at once (who is killed while he writes leaves half a file, too), and tellEvery
+	// the time in which it may ask for another; asks is how many of its questions are answered by one: it has one or two.
+	tellAtOnce = 6
+	tellEvery  = 10 * time.Minute
+	asks       = 1000
 )
 
 // Directory is what the watch asks of a DC.
@@ -88,8 +91,8 @@ type Watch struct {
 	deaf    bool                     // the DC does not tell how far it has heard the peers: that has been said
 	saved   saved                    // on disk
 	savedAt time.Time
-	files   int       // of sightings, written so far
-	told    time.Time // when the forwarder was last told all stamps, because it asked, or that failed; zero: never by this process
+	files   int           // of sightings, written so far
+	tells   *rate.Limiter // of answers to a forwarder that asks for all stamps, also of those that fail
 
 	mu     sync.Mutex
 	at     position
@@ -113,7 +116,8 @@ type saved struct {
 
 // New returns a watch that has not looked yet.
 func New(o Options) *Watch {
-	return &Watch{Options: o, passing: make(chan struct{}, 1), stamps: map[dsdb.GUID]dsdb.Stamp{}, odd: map[string]bool{}}
+	return &Watch{Options: o, passing: make(chan struct{}, 1), stamps: map[dsdb.GUID]dsdb.Stamp{}, odd: map[string]bool{},
+		tells: rate.NewLimiter(rate.Every(tellEvery), tellAtOnce)}
 }
 
 // Pass looks once and passes on what moved, or, if the forwarder asks for that, everything. It may be called concurrently and repeated after any error.
@@ -169,7 +173,7 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 		err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
 		// Also if that failed on the disk, which the forwarder may have filled: the DC was asked.
 		if len(asked) > 0 && !errors.Is(err, directory.ErrUnavailable) && ctx.Err() == nil {
-			w.told = time.Now()
+			w.tells.AllowN(time.Now(), 1)
 		}
 	case now != w.at:
 		err = w.passOn(ctx, dc, began, now.InvocationID, w.at.USN+1, false)
@@ -202,16 +206,16 @@ func (w *Watch) asked(now time.Time) (asked []string, due bool, err error) {
 	if asked, err = w.Asked.Some(asks); err != nil {
 		return nil, false, err
 	}
-	next := w.told.Add(tellEvery)
-	due = len(asked) > 0 && (w.told.IsZero() || !now.Before(next))
+	missing := 1 - w.tells.TokensAt(now)
+	due = len(asked) > 0 && missing < 1e-6
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case due || len(asked) == 0:
 		w.putOff = time.Time{}
 	case w.putOff.IsZero():
-		w.putOff = next
-		w.Log.AskPutOff(next)
+		w.putOff = now.Add(time.Duration(missing * float64(tellEvery)))
+		w.Log.AskPutOff(w.putOff)
 	}
 	return asked, due, nil
 }
