@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -77,6 +78,9 @@ func runPolicyTest(c *cli.Context) error {
 	n := names{account: c.String("account"), upn: c.String("upn"), fullName: c.String("full-name")}
 	if n.account != "" && n.upn == "" && n.fullName == "" {
 		n.unknown = n.ask(c.Context, configPath(c))
+		if err := c.Context.Err(); err != nil {
+			return fmt.Errorf("asking the directory: %w", context.Cause(c.Context))
+		}
 	}
 	return judge(c.App.Writer, conf, n, stdin)
 }
@@ -100,7 +104,10 @@ const displayName = "displayName"
 // ask has the directory tell the names that belong to the account's.
 func (n *names) ask(ctx context.Context, file string) error {
 	cfg, err := config.Load(file)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return err
+	case err != nil:
 		return errors.New("the configuration, which says where the directory is, has a fault")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -110,11 +117,14 @@ func (n *names) ask(ctx context.Context, file string) error {
 		return err
 	}
 	defer dc.Close()
-	account, err := dc.AccountByName(ctx, n.account, []string{displayName})
-	if err != nil {
+	accounts, err := dc.Namesakes(ctx, "sAMAccountName", []string{n.account}, []string{displayName})
+	switch {
+	case err != nil:
 		return err
+	case len(accounts) != 1:
+		return directory.ErrNotFound
 	}
-	n.upn, n.fullName = account.UserPrincipalName, account.Attributes[displayName]
+	n.upn, n.fullName = accounts[0].UserPrincipalName, accounts[0].Attributes[displayName]
 	return nil
 }
 

@@ -1355,7 +1355,7 @@ func TestRefusedSearch(t *testing.T) {
 		s.hookSure("odd", "new")
 		s.after(119 * time.Second)
 		s.expectWaiting(2)
-		s.after(7 * time.Second)
+		s.after(17 * time.Second) // until it has been refused three times since
 		s.expectWaiting(0)
 		aside := s.list(filepath.Join(s.incoming, "damaged"), capture.Suffix)
 		if len(aside) != 1 || filepath.Base(aside[0]) == doubtful.FileName() {
@@ -1371,26 +1371,30 @@ func TestRefusedSearch(t *testing.T) {
 	})
 }
 
-// A DC that comes back after a long outage, and refuses the first look: the time of what waited is over, and it is proven all the same.
+// A DC that refuses all looks right before a long outage, and the first one after it: the time of what waited is over, and it is proven all the same.
 func TestRefusedOnceAfterAnOutage(t *testing.T) {
 	test(t, func(s *site) {
+		refuse := func(refuses bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.refuses = map[string]bool{"alice": refuses}
+		}
 		alice := s.create("alice", "old")
-		s.setDown(true)
 		s.start()
+		s.after(time.Second)
+		refuse(true)
 		s.hookSure("alice", "new")
 		s.set(alice, "new")
+		s.after(time.Second)
+		s.setDown(true)
 		s.after(time.Hour)
-		s.mu.Lock()
-		s.refuses = map[string]bool{"alice": true}
-		s.mu.Unlock()
+		before, _, _ := s.counts()
 		s.setDown(false)
-		for looks := 0; looks == 0; looks, _, _ = s.counts() {
+		for looks := before; looks == before; looks, _, _ = s.counts() {
 			s.after(100 * time.Millisecond)
 		}
 		s.expectWaiting(1)
-		s.mu.Lock()
-		delete(s.refuses, "alice")
-		s.mu.Unlock()
+		refuse(false)
 		s.after(10 * time.Second)
 		s.expect("alice=new")
 		s.expectWaiting(0)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -27,12 +28,16 @@ func eachName(folder *os.File, tell func(name []byte, kind byte) bool) error {
 		case err == syscall.EINTR:
 			continue
 		case err != nil:
-			return os.NewSyscallError("getdents64", err)
+			return &fs.PathError{Op: "getdents64", Path: folder.Name(), Err: err}
 		case n == 0:
 			return nil
 		}
-		if more, err := parseNames(buf[:n], tell); err != nil || !more {
-			return err
+		more, err := parseNames(buf[:n], tell)
+		if err != nil {
+			return &fs.PathError{Op: "getdents64", Path: folder.Name(), Err: err}
+		}
+		if !more {
+			return nil
 		}
 	}
 }
@@ -48,8 +53,7 @@ func parseNames(buf []byte, tell func(name []byte, kind byte) bool) (more bool, 
 			return false, errNoNames
 		}
 		name, _, _ := bytes.Cut(buf[nameAt:length], []byte{0})
-		gone := binary.NativeEndian.Uint64(buf) == 0 // some file systems leave what was removed
-		if !gone && len(name) > 0 && !tell(name, buf[kindAt]) {
+		if len(name) > 0 && !tell(name, buf[kindAt]) { // also with inode 0, which old XFS and FUSE have for files
 			return false, nil
 		}
 		buf = buf[length:]

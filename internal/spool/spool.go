@@ -114,26 +114,38 @@ func (s *Spool) list(dir string, limit int, known func(name []byte) bool) ([]str
 	}
 	defer f.Close()
 	var names []string
+	var failed error
 	err = eachName(f, func(name []byte, kind byte) bool {
-		if s.owns(name) && (known == nil || !known(name)) && isRegular(dir, string(name), kind) {
+		if !s.owns(name) || known != nil && known(name) {
+			return true
+		}
+		regular, err := isRegular(dir, string(name), kind)
+		if failed = err; regular {
 			names = append(names, string(name))
 		}
-		return len(names) < limit
+		return failed == nil && len(names) < limit
 	})
-	if err != nil {
+	if err = errors.Join(err, failed); err != nil {
 		return nil, fmt.Errorf("listing spool: %w", err)
 	}
 	slices.Sort(names)
 	return names, nil
 }
 
-// isRegular reports whether a name is a plain file's. kind is as the folder has it, which not every file system tells.
-func isRegular(dir, name string, kind byte) bool {
+// isRegular reports whether a name is a plain file's. kind is as the folder has it, which not every file system tells. What the disk does not tell is an
+// error: a list that lacks a file that is there would have its reader go on without what the file says.
+func isRegular(dir, name string, kind byte) (bool, error) {
 	if kind != syscall.DT_UNKNOWN {
-		return kind == syscall.DT_REG
+		return kind == syscall.DT_REG, nil
 	}
 	info, err := os.Lstat(filepath.Join(dir, name))
-	return err == nil && info.Mode().IsRegular()
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // gone meanwhile
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return info.Mode().IsRegular(), nil
 }
 
 // ErrTooLarge means that a file is larger than anything that belongs into the spool.

@@ -236,7 +236,7 @@ func FuzzParseNames(f *testing.F) {
 		b = append(append(b, kind), name...)
 		return append(b, make([]byte, 8-(nameAt+len(name))%8)...)
 	}
-	f.Add(slices.Concat(entry(1, syscall.DT_REG, "1-a.change"), entry(2, syscall.DT_DIR, ".."), entry(0, syscall.DT_REG, "gone")))
+	f.Add(slices.Concat(entry(1, syscall.DT_REG, "1-a.change"), entry(2, syscall.DT_DIR, ".."), entry(0, syscall.DT_REG, "inode-zero")))
 	f.Add(entry(1, syscall.DT_REG, "1-a.change")[:20])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -254,6 +254,17 @@ func FuzzParseNames(f *testing.F) {
 			t.Errorf("%d names in %d bytes", told, len(b))
 		}
 	})
+}
+
+func TestFileWithInodeZero(t *testing.T) {
+	b := make([]byte, 32)
+	binary.NativeEndian.PutUint16(b[lengthAt:], 32)
+	b[kindAt] = syscall.DT_REG
+	copy(b[nameAt:], "1.change")
+	told := 0
+	if more, err := parseNames(b, func(name []byte, kind byte) bool { told++; return string(name) == "1.change" && kind == syscall.DT_REG }); !more || err != nil || told != 1 {
+		t.Errorf("%d, %v, %v", told, more, err)
+	}
 }
 
 // The names are those that package os has.
@@ -282,9 +293,12 @@ func TestNamesAsPackageOS(t *testing.T) {
 		t.Errorf("%d names, not %d; %v", len(names), len(want), err)
 	}
 	for kind, want := range map[string]bool{want[0]: true, "link.capture": false, "nothing.capture": false} {
-		if got := isRegular(s.Dir(), kind, syscall.DT_UNKNOWN); got != want {
-			t.Errorf("%s, of a kind that the file system does not tell: %v", kind, got)
+		if got, err := isRegular(s.Dir(), kind, syscall.DT_UNKNOWN); got != want || err != nil {
+			t.Errorf("%s, of a kind that the file system does not tell: %v, %v", kind, got, err)
 		}
+	}
+	if _, err := isRegular(filepath.Join(s.Dir(), want[0]), "x", syscall.DT_UNKNOWN); err == nil {
+		t.Error("what lstat refuses to tell is taken for no file")
 	}
 }
 

@@ -83,7 +83,7 @@ type entry struct {
 	troubled bool // that it cannot be handed over has been said
 	proven   bool // the directory held it; it stays until that is handed over
 	matched  bool // the directory held it; it is kept since it is an orphan
-	failures int  // looks in a row that the DC refused
+	failures int  // looks in a row that the DC refused since its time was over
 
 	skipped time.Time // when the search began for which no key could be made of it
 

@@ -62,8 +62,11 @@ func (d *Docket) judgeClaims(s *Subject, account directory.Account, stored proof
 			d.orphan(e)
 			e.failures = 0
 			until, considered = complete, d.passed.After(d.orphans[e])
-		default: // after an outage one look that fails comes when its time is over
-			e.failures++
+		default:
+			// After an outage the first look comes when the time is over: one that is refused says nothing yet. Those of before do not count.
+			if proof.Overdue(began.Sub(e.Header.Time), began.Sub(e.Seen), d.timeout) {
+				e.failures++
+			}
 			considered = e.failures >= failuresUntilOverdue
 		}
 		f := d.finding(e)

@@ -93,6 +93,7 @@ type Watch struct {
 	savedAt time.Time
 	files   int           // of sightings, written so far
 	tells   *rate.Limiter // of answers to a forwarder that asks for all stamps, also of those that fail
+	retry   time.Time     // after one that failed there is none before; zero: none did
 
 	mu     sync.Mutex
 	at     position
@@ -173,7 +174,8 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 		err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
 		// Also if that failed on the disk, which the forwarder may have filled: the DC was asked.
 		if len(asked) > 0 && !errors.Is(err, directory.ErrUnavailable) && ctx.Err() == nil {
-			w.tells.AllowN(time.Now(), 1)
+			w.tells.ReserveN(time.Now(), 1)
+			w.retry = time.Now().Add(tellEvery / tellAtOnce) // unless it is answered to the end
 		}
 	case now != w.at:
 		err = w.passOn(ctx, dc, began, now.InvocationID, w.at.USN+1, false)
@@ -206,16 +208,19 @@ func (w *Watch) asked(now time.Time) (asked []string, due bool, err error) {
 	if asked, err = w.Asked.Some(asks); err != nil {
 		return nil, false, err
 	}
-	missing := 1 - w.tells.TokensAt(now)
-	due = len(asked) > 0 && missing < 1e-6
+	next := now.Add(time.Duration((1 - w.tells.TokensAt(now)) * float64(tellEvery)))
+	if next.Before(w.retry) {
+		next = w.retry
+	}
+	due = len(asked) > 0 && next.Before(now.Add(time.Millisecond)) // tokens are not counted more exactly
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case due || len(asked) == 0:
 		w.putOff = time.Time{}
 	case w.putOff.IsZero():
-		w.putOff = now.Add(time.Duration(missing * float64(tellEvery)))
-		w.Log.AskPutOff(w.putOff)
+		w.putOff = next
+		w.Log.AskPutOff(next)
 	}
 	return asked, due, nil
 }
@@ -228,6 +233,7 @@ func (w *Watch) answered(asked []string) error {
 		}
 	}
 	if len(asked) > 0 {
+		w.retry = time.Time{}
 		w.mu.Lock()
 		w.putOff = time.Time{}
 		w.mu.Unlock()
@@ -410,5 +416,9 @@ type Status struct {
 func (w *Watch) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Status{Mark: w.mark, InvocationID: w.at.InvocationID, USN: w.at.USN, PutOff: w.putOff}
+	s := Status{Mark: w.mark, InvocationID: w.at.InvocationID, USN: w.at.USN}
+	if time.Now().Before(w.putOff) { // later it would have been answered, if the DC were there
+		s.PutOff = w.putOff
+	}
+	return s
 }
