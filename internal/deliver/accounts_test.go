@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
+	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -498,6 +500,46 @@ func TestChangeAfterARestoreWhileTheClockWasAhead(t *testing.T) {
 				w.pass(3 * time.Second)
 				w.places["google"].holds(1, 6)
 				w.happened("rolled-back", 0)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}
+
+// Somebody had a name, as was noted while the clock was ahead. Who gets it after the clock was set back has it, in a running forwarder and in one that starts then.
+func TestNameAfterTheClockWasSetBack(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		t.Run(fmt.Sprintf("running %v", running), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				w.start()
+				w.watched()
+				former := w.named(1, 7, "alice", "google")
+				w.put(former)
+				w.pass(2 * time.Second)
+				w.places["google"].holdsFor("alice", 1, 7)
+				ahead := ledger.Proof{Account: former.Account, Stamp: former.Stamp, Proven: time.Now().Add(time.Hour), Places: []string{placeOf(former.Routes[0])}}
+				if err := w.ledger.Prove(ahead); err != nil {
+					t.Fatal(err)
+				}
+				w.put(w.named(3, 1, "alice", "google")) // the clock is ahead still, and so is the holder: nobody knows who is the later one
+				w.pass(2 * time.Second)
+				w.happened("name-taken", 1)
+				if running {
+					w.f.watch.mu.Lock()
+					w.f.watch.back = time.Now() // see TestSetBack
+					w.f.watch.mu.Unlock()
+				} else {
+					w.stop()
+					w.start()
+				}
+				w.pass(2 * time.Second)
+				w.put(w.named(2, 1, "alice", "google"))
+				w.pass(quiet)
+				w.places["google"].holdsFor("alice", 2, 1)
+				w.happened("name-taken", 1)
 				w.settled()
 				w.unwatch()
 				w.stop()

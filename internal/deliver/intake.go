@@ -91,6 +91,9 @@ func (f *Forwarder) try(doing string, step func() error) {
 // scan applies what lies in the folder. The order matters: the mark is read first, and counts only when all that it covers
 // has been applied; and of a change that is listed, all sightings that the agent wrote before it are applied before it is queued.
 func (f *Forwarder) scan() error {
+	if err := f.putBack(time.Now()); err != nil { // before anything is held against what was noted while the clock was ahead
+		return err
+	}
 	mark, markErr := change.ReadMark(f.changes.Dir())
 	awaits, askErr := f.awaitsAll() // after the mark, which the agent writes when it has answered
 	changes, err := f.changes.New(f.queue.Needs)
@@ -120,6 +123,19 @@ func (f *Forwarder) scan() error {
 		}
 	}
 	return askErr
+}
+
+// putBack has the ledger take for past what was noted while the clock was ahead, if it has been set back since.
+func (f *Forwarder) putBack(now time.Time) error {
+	back := f.watch.setBack(now)
+	if back.IsZero() {
+		return nil
+	}
+	if err := f.ledger.Past(now, back); err != nil {
+		return err
+	}
+	f.watch.past(back)
+	return nil
 }
 
 // awaitsAll asks the agent for the stamps of all accounts, if some were lost, and reports whether its answer is still to come.

@@ -37,6 +37,7 @@ type watch struct {
 	held   bool      // items are held back, and that has been said
 	looked time.Time // at the clocks
 	steady time.Time // since when they have agreed; zero: since the start
+	back   time.Time // the time of day, as it is counted now, at the last look before the clock was set back; zero: it was not, or past was called since
 
 	heard map[string][]hearing // by peer, as the last mark has them; the oldest first. See settle.go
 }
@@ -50,6 +51,9 @@ func (w *watch) look(now time.Time) {
 		return // another lane was quicker
 	case by.Abs() > clockSlack:
 		w.steady, w.begun, w.asOf, w.heard = now, now, time.Time{}, nil
+		if before := now.Round(0).Add(-passed); by < 0 && (w.back.IsZero() || before.Before(w.back)) {
+			w.back = before
+		}
 		w.log.ClockSet(by)
 	}
 	w.looked = now
@@ -89,6 +93,23 @@ func (w *watch) window(now time.Time) (proven, due time.Time) {
 		return proven, time.Time{}
 	}
 	return proven, w.asOf
+}
+
+// setBack returns the time of day, as it is counted now, before which the clock was ahead; zero if past was called since.
+func (w *watch) setBack(now time.Time) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.look(now)
+	return w.back
+}
+
+// past notes that what was of a time to come has been dealt with.
+func (w *watch) past(back time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.back.Equal(back) {
+		w.back = time.Time{}
+	}
 }
 
 // steadySince returns since when the clocks have agreed; zero: since the start.

@@ -226,3 +226,33 @@ func TestRetryAfterTheClockWasSetBack(t *testing.T) {
 		w.stop()
 	})
 }
+
+// When the clock is set back, what was before is told by the last look before it, in today's time.
+func TestSetBack(t *testing.T) {
+	begin := time.Now()
+	w, _ := begun(begin)
+	for _, c := range []struct {
+		passed, by time.Duration
+		want       time.Duration // after begin; 0: nothing
+	}{
+		{time.Second, 0, 0},
+		{2 * time.Second, time.Hour, 0}, // ahead
+		{3 * time.Second, time.Hour, 0},
+		{5 * time.Second, 0, 3 * time.Second}, // back
+		{6 * time.Second, 0, 3 * time.Second},
+		{7 * time.Second, -time.Minute, 6*time.Second - time.Minute}, // once more, and the first has not been dealt with
+	} {
+		got := w.setBack(set(begin.Add(c.passed), c.by))
+		if want := begin.Round(0).Add(c.want); c.want == 0 && !got.IsZero() || c.want != 0 && !got.Equal(want) {
+			t.Errorf("after %v, set by %v: %v, want %v", c.passed, c.by, got, c.want)
+		}
+	}
+	w.past(begin) // of another
+	back := w.setBack(set(begin.Add(8*time.Second), -time.Minute))
+	if back.IsZero() {
+		t.Error("it was forgotten")
+	}
+	if w.past(back); !w.setBack(set(begin.Add(9*time.Second), -time.Minute)).IsZero() {
+		t.Error("it was not")
+	}
+}

@@ -40,6 +40,43 @@ func (h Holder) Outdates(guid dsdb.GUID, proven time.Time) bool {
 	return h.Account.GUID != guid && !proven.After(h.Proven)
 }
 
+// Past has what was proven when, by now, that is still to come, count as proven at a time: the clock was ahead then, and has been set back
+// since. Otherwise whoever gets one of these names next would be taken for its former owner until the clock is there again.
+func (l *Ledger) Past(now, at time.Time) error {
+	future := map[string]Holder{}
+	err := l.db.View(func(tx boltfile.Tx) error {
+		return tx.Prefix(holders, nil, func(key, value []byte) error {
+			var h Holder
+			err := json.Unmarshal(value, &h)
+			if h.Proven.After(now) {
+				future[string(key)] = Holder{h.Account, at}
+			}
+			return err
+		})
+	})
+	if err == nil && len(future) > 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		err = l.db.Update(func(tx boltfile.Tx) error {
+			for place, past := range future {
+				var h Holder
+				_, err := tx.Get(holders, []byte(place), &h)
+				if err == nil && h.Account.GUID == past.Account.GUID && h.Proven.After(now) { // still
+					err = tx.Put(holders, []byte(place), past)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("noting who had a name before the clock was set back: %w", err)
+	}
+	return nil
+}
+
 // Proof is what a proven change says about the directory.
 type Proof struct {
 	Account change.Account

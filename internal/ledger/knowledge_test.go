@@ -243,3 +243,39 @@ func TestProvenAfterTheClockWasSetBack(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// Who had a name, by a clock that was ahead, had it before now.
+func TestPast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l, _ := open(t, path)
+	now := time.Now()
+	prove(t, l, Proof{account(1), stamp(1), now.Add(time.Hour), []string{"google alice"}}, Proof{account(1), stamp(1), now.Add(-time.Hour), []string{"google other"}})
+	holder := func(place string, proven time.Time) byte {
+		t.Helper()
+		k, err := l.Known(Proof{account(2), stamp(1), proven, []string{place}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.Holders[place].Account.GUID[0]
+	}
+	if holder("google alice", now) != 1 {
+		t.Error("this shows nothing")
+	}
+	if err := l.Past(now, now.Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for proven, want := range map[time.Time]byte{now: 2, now.Add(-time.Second): 1} {
+		if got := holder("google alice", proven); got != want {
+			t.Errorf("proven at %v: account %d, want %d", proven, got, want)
+		}
+	}
+	if holder("google other", now.Add(-30*time.Minute)) != 2 || holder("google other", now.Add(-2*time.Hour)) != 1 {
+		t.Error("what was of the past has another time now")
+	}
+	prove(t, l, Proof{account(1), stamp(1), now.Add(time.Hour), []string{"google alice"}})
+	_ = l.Close()
+	l, _ = open(t, path)
+	if holder("google alice", time.Now()) != 2 {
+		t.Error("after a start, the name is still its former owner's")
+	}
+}

@@ -106,12 +106,18 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	}
 	l := &Ledger{db: db, forgot: aside != "", counts: map[string]*Count{}, gaps: map[dsdb.GUID]lacks{}}
 	whole, dropped := false, 0
+	now, ahead := time.Now(), false
 	load := func(bucket string, read func(key, head, value []byte) error) error {
 		n, err := db.Load(bucket, read)
 		dropped += n
 		return err
 	}
-	err = errors.Join(load(newest, nil), load(holders, nil), load(outcomes, l.loadOutcome), load(gaps, func(key, head, _ []byte) error {
+	err = errors.Join(load(newest, nil), load(holders, func(_, _, value []byte) error {
+		var h Holder
+		err := json.Unmarshal(value, &h)
+		ahead = ahead || h.Proven.After(now)
+		return err
+	}), load(outcomes, l.loadOutcome), load(gaps, func(key, head, _ []byte) error {
 		if whole = whole || string(key) == wholeKey; string(key) != wholeKey {
 			return l.loadGaps(key, head)
 		}
@@ -120,6 +126,9 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	l.lost = !whole || dropped > 0
 	if err == nil && l.lost {
 		err = l.recount()
+	}
+	if err == nil && ahead {
+		err = l.Past(now, now)
 	}
 	if err = errors.Join(err, db.Rest()); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening ledger: %w", err), db.Close())
