@@ -92,12 +92,12 @@ func (d *domain) which(a *account, sent sandbox.Password, from int) int {
 }
 
 // nothingLeft demands that nothing is left in the spool: what was forged and refused has been shredded, and nothing was set aside but files whose
-// writer was killed.
+// writer was killed: a hook, which writes a capture in several pieces, or an agent between making a file and its one write, which leaves it empty.
 func (d *domain) nothingLeft() {
 	if !d.nothingWaits() {
 		return
 	}
-	left, err := d.DC.Exec(ctx, "", "sh", "-c", "cd "+lab.StateDir+"/spool && find incoming outgoing -type f ! -path '*/damaged/*' ! -name 'mark*' ! -name '*.sightings'; find outgoing/damaged -type f 2>/dev/null; true")
+	left, err := d.DC.Exec(ctx, "", "sh", "-c", "cd "+lab.StateDir+"/spool && find incoming outgoing -type f ! -path '*/damaged/*' ! -name 'mark*' ! -name '*.sightings'; find outgoing/damaged -type f -size +0 2>/dev/null; true")
 	must(d, err)
 	if left != "" {
 		d.Errorf("lab %d: left in the spool:\n%s", d.number, left)
