@@ -79,6 +79,7 @@ type Item struct {
 	Reason   string         `json:"reason,omitempty"` // of the last attempt, in words
 	Parked   bool           `json:"parked,omitempty"`
 	Resume   time.Time      `json:"resume,omitzero"` // until when the target asked for a pause, in answer to the last attempt
+	Pause    time.Duration  `json:"pause,omitempty"` // how long that was, in nanoseconds: Resume may be of a clock that was ahead
 
 	// MustChange is the route's: the target is to demand another password at the next login there.
 	MustChange bool `json:"must_change,omitempty"`
@@ -118,6 +119,9 @@ func (l Lease) retry(due, resume time.Time, class target.Class, reason string) R
 	return Result{l, func(item *Item) {
 		item.Attempts++
 		item.Due, item.Resume, item.Class, item.Reason = due, resume, class, reason
+		if item.Pause = 0; !resume.IsZero() {
+			item.Pause = time.Until(resume)
+		}
 	}}
 }
 
@@ -670,7 +674,11 @@ func (q *Queue) Paused(name string) (until time.Time, why string, err error) {
 			return until, why, fmt.Errorf("looking for a pause: %w", err)
 		}
 		for _, i := range items {
-			if resume := now.Add(min(i.Resume.Sub(now), maxAhead)); resume.After(until) {
+			left := min(i.Resume.Sub(now), maxAhead)
+			if i.Pause > 0 { // an older version's has none
+				left = min(left, i.Pause)
+			}
+			if resume := now.Add(left); resume.After(until) {
 				until, why = resume, i.Reason
 			}
 		}

@@ -829,3 +829,20 @@ func TestStands(t *testing.T) {
 	check("replaced", l, 0, 1000, false)
 	q.Release(l)
 }
+
+// A pause that was noted while the clock was ahead is no longer than the target asked for.
+func TestPauseOfAClockThatWasAhead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	throttled := item("a", 1, 1)
+	throttled.Class, throttled.Reason = target.Throttled, "busy"
+	throttled.Resume, throttled.Pause = time.Now().Add(time.Hour), 3*time.Second
+	add(t, q, throttled)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, path)
+	if until, _, err := q.Paused("a"); err != nil || time.Until(until) > 3*time.Second || time.Until(until) < time.Second {
+		t.Errorf("paused until %v, %v", until, err)
+	}
+}
