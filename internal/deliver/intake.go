@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -417,7 +419,8 @@ const (
 )
 
 // read reads a file. One that has made no sense for too long is set aside. That the disk does not give it says nothing about it: that is
-// said once, and the next look tries again.
+// said once, and the next look tries again. But sightings that are empty, and that we may not read, are an agent's that was killed between making the file and making
+// it ours: no mark would ever count beside them.
 func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name string, b []byte) (T, error)) (value T, _ found) {
 	b, err := s.Read(name, change.MaxSize)
 	if err == nil {
@@ -430,7 +433,7 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name stri
 	case errors.Is(err, fs.ErrNotExist):
 		f.forget(name)
 		return value, gone
-	case !errors.Is(err, change.ErrDamaged) && !errors.Is(err, spool.ErrTooLarge):
+	case !errors.Is(err, change.ErrDamaged) && !errors.Is(err, spool.ErrTooLarge) && !(s == f.sights && errors.Is(err, fs.ErrPermission) && isEmpty(s, name)):
 		if !f.unread[name] {
 			f.unread[name] = true
 			f.log.ChangeUnreadable(name, err)
@@ -460,6 +463,11 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name stri
 	}
 	f.forget(name)
 	return value, gone
+}
+
+func isEmpty(s *spool.Spool, name string) bool {
+	info, err := os.Lstat(filepath.Join(s.Dir(), name))
+	return err == nil && info.Size() == 0
 }
 
 // onlyZeros reports whether that is what a crash leaves between the overwriting of a file and its removal: nothing is missing.

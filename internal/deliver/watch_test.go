@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"io/fs"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -255,4 +256,40 @@ func TestSetBack(t *testing.T) {
 	if w.past(back); !w.setBack(set(begin.Add(9*time.Second), -time.Minute)).IsZero() {
 		t.Error("it was not")
 	}
+}
+
+// An agent that was killed after it had made a file, and before it had made it the forwarder's to read: what the file was to say is asked for, and it is set aside.
+func TestFileThatMayNotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.open()
+		f, name := w.f, "1-1-x"+change.SightingsSuffix
+		w.write(name, nil)
+		denied := func(string, []byte) (int, error) {
+			return 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+		} // root may read all
+		for _, step := range []struct {
+			wait time.Duration
+			want found
+		}{{0, unclear}, {tornFor - 1, unclear}, {1, unclear}, {time.Second, gone}} {
+			time.Sleep(step.wait)
+			if _, got := read(f, f.sights, name, denied); got != step.want {
+				t.Errorf("after %v: %v, want %v", step.wait, got, step.want)
+			}
+			if asks, err := f.awaitsAll(); err != nil || asks != (step.wait == 1 || step.want == gone) {
+				t.Errorf("after %v: it waits for all: %v, %v", step.wait, asks, err)
+			}
+		}
+		w.write(name, []byte("something"))
+		for range 60 { // whoever took our right to read this one away may give it back
+			if _, got := read(f, f.sights, name, denied); got != unclear {
+				t.Errorf("one that is not empty: %v", got)
+			}
+			time.Sleep(time.Second)
+		}
+		if aside, err := f.sights.Damaged(); err != nil || len(aside) != 1 {
+			t.Errorf("set aside: %q, %v", aside, err)
+		}
+		w.close()
+	})
 }
