@@ -29,6 +29,26 @@ func testGate(t *testing.T) {
 	}
 	preflight := instead("preflight = false", "preflight = true")
 
+	t.Run("policy test asks the directory for names", func(t *testing.T) {
+		restore(t)
+		u := newUser(t)
+		must(t, company.DC.SetAttribute(ctx, u.name, "displayName", "Zaphod Quuxly"))
+		write(t, instead("preflight = false", "preflight = false\nnames = true"))
+		text := said(t, "sh", "-c", "echo Quuxly-12ab | samba-pwsync policy test --account "+u.name+" 2>&1")
+		for _, part := range []string{"\nnames       " + u.name + ", " + lab.UserPrincipalName(u.name) + ", Zaphod Quuxly\n", "\nname        refuses: "} {
+			if !strings.Contains(text, part) {
+				t.Errorf("policy test says %q, and not %q", text, part)
+			}
+		}
+		// As the hook does, which Samba tells.
+		if err := company.DC.LDAPSReset(ctx, u.name, "", "Quuxly-12ab"); err == nil || !strings.Contains(lastLine(t, u.name), "rules=name ") {
+			t.Errorf("%v, and the hook said %q", err, lastLine(t, u.name))
+		}
+		if text := said(t, "sh", "-c", "echo Quuxly-12ab | samba-pwsync policy test --account nobody-of-that-name 2>&1"); !strings.Contains(text, "\nnames       nobody-of-that-name alone (") {
+			t.Errorf("policy test says %q", text)
+		}
+	})
+
 	t.Run("what a target would refuse", func(t *testing.T) {
 		restore(t)
 		u, excluded := newUser(t), newUser(t)
