@@ -193,6 +193,11 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 // recall tells the ledger of what is in the queue, as far as it may not know: the last run may have ended between the two, or the ledger was
 // lost. And a pause that a target asked for is not over because we stopped.
 func (f *Forwarder) recall() error {
+	if now := time.Now(); f.ledger.Ahead() {
+		if err := f.ledger.Past(now, now); err != nil {
+			return err
+		}
+	}
 	for name, l := range f.lanes {
 		resume, why, err := f.queue.Paused(name)
 		if err != nil {

@@ -315,6 +315,9 @@ func (d *draft) prove(proofs ...Proof) error {
 			if err != nil {
 				return err
 			}
+			if now := time.Now(); p.Proven.Round(0).After(now) { // by a clock that was ahead, before now
+				p.Proven = now.Round(0)
+			}
 			if p.Proven.After(h.Proven) {
 				h = Holder{p.Account, p.Proven}
 				d.Holders[place] = h

@@ -89,6 +89,7 @@ type Ledger struct {
 	db     *boltfile.DB
 	lost   bool
 	forgot bool
+	ahead  bool
 
 	mu     sync.Mutex // also held while a transaction is written: counts never say what the disk does not
 	counts map[string]*Count
@@ -106,7 +107,7 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	}
 	l := &Ledger{db: db, forgot: aside != "", counts: map[string]*Count{}, gaps: map[dsdb.GUID]lacks{}}
 	whole, dropped := false, 0
-	now, ahead := time.Now(), false
+	now := time.Now()
 	load := func(bucket string, read func(key, head, value []byte) error) error {
 		n, err := db.Load(bucket, read)
 		dropped += n
@@ -115,7 +116,7 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	err = errors.Join(load(newest, nil), load(holders, func(_, _, value []byte) error {
 		var h Holder
 		err := json.Unmarshal(value, &h)
-		ahead = ahead || h.Proven.After(now)
+		l.ahead = l.ahead || h.Proven.After(now)
 		return err
 	}), load(outcomes, l.loadOutcome), load(gaps, func(key, head, _ []byte) error {
 		if whole = whole || string(key) == wholeKey; string(key) != wholeKey {
@@ -126,9 +127,6 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 	l.lost = !whole || dropped > 0
 	if err == nil && l.lost {
 		err = l.recount()
-	}
-	if err == nil && ahead {
-		err = l.Past(now, now)
 	}
 	if err = errors.Join(err, db.Rest()); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening ledger: %w", err), db.Close())
@@ -142,6 +140,9 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 
 // Forgot reports whether something in the file was damaged when it was opened: what the agent told may have been in it.
 func (l *Ledger) Forgot() bool { return l.forgot }
+
+// Ahead reports whether something in the file was proven at a time that was still to come when it was opened: see Past.
+func (l *Ledger) Ahead() bool { return l.ahead }
 
 // Close gives the file up. No method is called after it.
 func (l *Ledger) Close() error { return l.db.Close() }

@@ -214,6 +214,7 @@ func (q *Queue) load(key, head, value []byte) error {
 	e.waited = true
 	now := time.Since(q.epoch)
 	e.due = min(e.due, now+maxAhead)
+	e.proven = min(e.proven, 0) // before this run, whatever a clock said that was ahead
 	q.insert(q.line(name), e, peers)
 	return nil
 }

@@ -846,3 +846,24 @@ func TestPauseOfAClockThatWasAhead(t *testing.T) {
 		t.Errorf("paused until %v, %v", until, err)
 	}
 }
+
+// What was proven by a clock that was ahead was proven before this run: whoever gets its name now has it.
+func TestProofOfAClockThatWasAhead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	ahead := item("a", 1, 1)
+	ahead.Proven = time.Now().Add(time.Hour)
+	add(t, q, ahead)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, path)
+	if got := all(t, q)[0].Proven; got.After(time.Now()) {
+		t.Errorf("proven at %v", got)
+	}
+	next := item("a", 2, 1)
+	next.Place, next.Proven = ahead.Place, time.Now()
+	if replaced := add(t, q, next); len(replaced) != 1 {
+		t.Errorf("replaced %d items", len(replaced))
+	}
+}

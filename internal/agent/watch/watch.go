@@ -173,7 +173,7 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 		}
 		err = w.passOn(ctx, dc, began, now.InvocationID, 0, restored)
 		// Also if that failed on the disk, which the forwarder may have filled: the DC was asked.
-		if len(asked) > 0 && !errors.Is(err, directory.ErrUnavailable) && ctx.Err() == nil {
+		if due && !errors.Is(err, directory.ErrUnavailable) && ctx.Err() == nil {
 			w.tells.ReserveN(time.Now(), 1)
 			w.retry = time.Now().Add(tellEvery / tellAtOnce) // unless it is answered to the end
 		}
