@@ -185,30 +185,99 @@ func TestWholeWaitsForTheFilesBeforeIt(t *testing.T) {
 	})
 }
 
-// The clock is set back while the agent looks at a directory that went back: what the look found is of one moment all the same.
+// The clock is set back while the agent looks at a directory that went back, or before that is read: it is asked for anew, and what the directory does not hold
+// goes only when that has come. What was proven meanwhile stays.
 func TestWholeWhileTheClockIsSetBack(t *testing.T) {
 	for _, ahead := range []time.Duration{0, time.Second, time.Hour} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, "google")
-			w.places["google"].fails(errDown)
-			w.start()
-			w.watched()
-			w.put(w.change(1, 2, "google"))
-			w.put(w.change(2, 2, "google"))
-			w.pass(3 * time.Second)
-			began := time.Now().Add(ahead)
-			whole, _ := change.MarshalSightings("", []change.Sighting{{Whole: true}})
-			seen, _ := change.MarshalSightings("", []change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}})
-			w.write(change.SightingsFile(began, "1"), seen)
-			w.pass(3 * time.Second)
-			w.write(change.SightingsFile(began, "2"), whole)
-			w.pass(3 * time.Second)
-			if s := w.status("google"); s.Waiting != 1 {
-				t.Errorf("%v ahead: %d wait, want the one that the directory still holds", ahead, s.Waiting)
-			}
-			w.happened("account-gone", 1)
-			w.unwatch()
-			w.stop()
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				w.places["google"].fails(errDown)
+				w.start()
+				w.watched()
+				w.put(w.change(1, 2, "google"))
+				w.put(w.change(2, 2, "google"))
+				w.pass(3 * time.Second)
+				began := time.Now().Add(ahead)
+				back := func(n byte, version int) change.Sighting {
+					return change.Sighting{Account: account(n), Stamp: stamp(version), Reset: true}
+				}
+				w.all = func() []change.Sighting { return []change.Sighting{back(1, 2), back(3, 3), {Whole: true}} }
+				seen, _ := change.MarshalSightings("", []change.Sighting{back(1, 2), back(3, 2)})
+				whole, _ := change.MarshalSightings("", []change.Sighting{{Whole: true}})
+				if ahead < time.Hour {
+					w.write(change.SightingsFile(began, "1"), seen)
+					w.pass(3 * time.Second)
+					w.put(w.change(3, 3, "google"))
+				} else {
+					w.put(w.change(3, 3, "google")) // which the look does not show
+					w.write(change.SightingsFile(began, "1"), seen)
+				}
+				w.pass(3 * time.Second)
+				w.write(change.SightingsFile(began, "2"), whole)
+				w.pass(6 * time.Second)
+				if s := w.status("google"); s.Waiting != 2 {
+					t.Errorf("%d wait, want the two that the directory still holds", s.Waiting)
+				}
+				w.happened("account-gone", 1)
+				w.happened("rolled-back", 0)
+				if asked := w.asked.Load(); (asked > 0) != (ahead == time.Hour) { // a second is over when it is read
+					t.Errorf("all stamps were asked for %d times", asked)
+				}
+				if files := w.files(); len(files) != 2 {
+					t.Errorf("left in the folder: %q, want the two changes", files)
+				}
+				w.unwatch()
+				w.stop()
+			})
 		})
 	}
+}
+
+// As long as the answer has not come, nothing goes that waited, and what a look said whose time cannot be told stays until it has been asked for: also over a crash.
+func TestUndatedIsAskedForFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.places["google"].fails(errDown)
+		w.open()
+		w.put(w.change(1, 8, "google"))
+		if err := w.f.scan(); err != nil {
+			t.Fatal(err)
+		}
+		seen, _ := change.MarshalSightings("", []change.Sighting{{Account: account(1), Stamp: stamp(5), Reset: true}, {Whole: true}})
+		name := change.SightingsFile(time.Now().Add(time.Hour), "1")
+		w.write(name, seen)
+		if err := w.f.scan(); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(w.files(), name) {
+			t.Fatalf("it went before it was asked for: %q", w.files())
+		}
+		w.close() // killed
+		w.places["google"].fails(nil)
+		w.start()
+		w.dozes.Store(false)
+		for range 30 { // marks, and no answer
+			w.mark(time.Now())
+			w.pass(time.Second)
+		}
+		w.happened("asked-for-all", 1)
+		if files := w.files(); slices.Contains(files, name) || len(files) != 2 {
+			t.Errorf("left in the folder: %q, want the change and the question", files)
+		}
+		if n := len(w.places["google"].asked()); n != 0 {
+			t.Errorf("a password was sent %d times that a restored directory does not hold", n)
+		}
+		w.all = func() []change.Sighting {
+			return []change.Sighting{{Account: account(1), Stamp: stamp(5), Reset: true}, {Whole: true}}
+		}
+		w.watched()
+		w.pass(6 * time.Second)
+		w.happened("rolled-back", 1)
+		if n := len(w.places["google"].asked()); n != 0 {
+			t.Errorf("a password was sent %d times that a restored directory does not hold", n)
+		}
+		w.unwatch()
+		w.stop()
+	})
 }

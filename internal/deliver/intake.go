@@ -168,12 +168,21 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	}
 	whole = true
 	for _, name := range names {
+		now := time.Now()
 		sightings, state := read(f, f.sights, name, change.ParseSightings)
 		switch {
 		case state == good && !whole && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Whole }):
 			// Whom the files before it show cannot be told yet.
+		case state == good && f.undated(name, now) && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Reset || s.Whole }):
+			// What it shows holds whatever was known before the look; but what has been proven before the look, and what since, cannot be told. So it is
+			// asked for anew, and what it says goes only then.
+			if f.askedAt.After(f.written(name, now)) {
+				applied = append(applied, name)
+			} else {
+				f.lost, whole = true, false
+			}
 		case state == good:
-			if err := f.sight(f.written(name, time.Now()), sightings); err != nil {
+			if err := f.sight(f.written(name, now), sightings); err != nil {
 				return nil, false, err
 			}
 			applied = append(applied, name)
@@ -195,11 +204,19 @@ func (f *Forwarder) written(name string, now time.Time) time.Time {
 	switch {
 	case err != nil:
 		return now
-	case nanoseconds < now.UnixNano():
+	case nanoseconds <= now.UnixNano():
 		return time.Unix(0, nanoseconds)
 	}
 	f.ahead[look] = now
 	return now
+}
+
+// undated reports whether the clock was set back between the look that a file is of and its being read.
+func (f *Forwarder) undated(name string, now time.Time) bool {
+	f.written(name, now)
+	look, _, _ := strings.Cut(name, "-")
+	_, ahead := f.ahead[look]
+	return ahead
 }
 
 // sight notes what the directory holds, as the agent wrote it down at a time, and drops what is outdated.

@@ -29,6 +29,9 @@ func (n Newest) voids(stamp dsdb.Stamp, proven time.Time) bool {
 	return stamp.Compare(n.Stamp) > 0 && proven.Before(n.Void) && !n.Void.After(time.Now())
 }
 
+// voidBefore reports whether Void is of before a time: by the order of the two, or since it was noted before the clock was set back.
+func (n Newest) voidBefore(at time.Time) bool { return n.Void.Before(at) || n.Void.After(time.Now()) }
+
 // Holder is the account that last had a place.
 type Holder struct {
 	Account change.Account `json:"account"`
@@ -104,7 +107,7 @@ type Back struct {
 //
 // That an account is gone, or that the directory went back, is noted once, however often it is told: what has come since then stays.
 // What was seen before that is no news either: after a crash all files that were not removed are told again, from the first. A Void that is
-// still to come is of before the clock was set back, and says nothing about before and after.
+// still to come is of before the clock was set back, and says nothing about before and after; what is told now came later.
 // Who wants an account was asked beside the watch, so what is told with that of a stamp may be of before then, and is no news.
 func (l *Ledger) See(at time.Time, sightings ...change.Sighting) (Knowledge, error) {
 	k, err := l.learn(func(d *draft) error {
@@ -201,7 +204,14 @@ type draft struct {
 	tx      boltfile.Tx
 	news    []row
 	learned map[dsdb.GUID]bool // whose Newest is news
-	reset   []change.Sighting  // of a directory that went back
+	reset   []reset
+}
+
+// reset says that a directory that went back holds a stamp of an account (zero: it does not have the account), by a look that began at a time.
+type reset struct {
+	account dsdb.GUID
+	stamp   dsdb.Stamp
+	at      time.Time
 }
 
 type row struct {
@@ -255,10 +265,10 @@ func (d *draft) see(at time.Time, s change.Sighting) error {
 		s.Stamp = dsdb.Stamp{}
 	}
 	switch back := s.Stamp.Compare(known.Stamp) < 0; {
-	case (s.Gone || s.Reset) && at.After(known.Void):
+	case (s.Gone || s.Reset) && known.voidBefore(at):
 		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: at})
 		if s.Reset { // also of an account that had been deleted: its outcomes are there
-			d.reset = append(d.reset, s)
+			d.reset = append(d.reset, reset{s.Account.GUID, s.Stamp, at})
 		}
 		if s.Reset && back {
 			d.Back = append(d.Back, Back{s.Account, known.Stamp, s.Stamp})
@@ -284,14 +294,14 @@ func (d *draft) missing(at time.Time) error {
 		if drafted, ok := d.Newest[n.Account.GUID]; ok {
 			n = drafted
 		}
-		if n.Void.Before(at) {
+		if n.voidBefore(at) {
 			missing = append(missing, n.Account)
 		}
 		return nil
 	})
 	for _, a := range missing {
 		d.setNewest(Newest{Account: a, Void: at})
-		d.reset = append(d.reset, change.Sighting{Account: a})
+		d.reset = append(d.reset, reset{account: a.GUID, at: at})
 	}
 	return err
 }
@@ -338,15 +348,15 @@ func (d *draft) write() error {
 }
 
 // forget deletes the outcomes of what the directory has gone back from, and returns them: the versions that come now have been used
-// before.
+// before. What was proven since the look began is of the directory as it is now, and stays.
 func (d *draft) forget() (forgotten []Entry, err error) {
-	for _, s := range d.reset {
-		err := d.tx.Prefix(outcomes, s.Account.GUID[:], func(_, value []byte) error {
+	for _, r := range d.reset {
+		err := d.tx.Prefix(outcomes, r.account[:], func(_, value []byte) error {
 			var e Entry
 			if err := json.Unmarshal(value, &e); err != nil {
 				return err
 			}
-			if e.Stamp.Compare(s.Stamp) > 0 {
+			if e.Stamp.Compare(r.stamp) > 0 && !e.Proven.After(r.at) {
 				forgotten = append(forgotten, e)
 			}
 			return nil

@@ -168,6 +168,38 @@ func TestSeenAfterTheClockWasSetBack(t *testing.T) {
 	}
 }
 
+// What a look noted that was dated by a clock which was ahead does not stand in the way of what is told after the clock was set back.
+func TestBackAfterTheClockWasSetBack(t *testing.T) {
+	l := temp(t)
+	now := time.Now()
+	reset := change.Sighting{Account: account(1), Stamp: stamp(8), Reset: true}
+	see(t, l, now.Add(time.Hour), reset, change.Sighting{Whole: true})
+	reset.Stamp = stamp(5)
+	if k := see(t, l, now, reset); len(k.Back) != 1 || !k.Newest[dsdb.GUID{1}].Outdates(stamp(8), now.Add(-1)) {
+		t.Errorf("the directory went back again: %+v", k)
+	}
+	see(t, l, now.Add(time.Hour), sighting(2, 8), change.Sighting{Account: account(2), Stamp: stamp(8), Reset: true})
+	see(t, l, now, change.Sighting{Account: account(2), Gone: true})
+	if got := newestOf(t, l, 2); !got.Stamp.IsZero() || !got.Outdates(stamp(8), now.Add(-1)) {
+		t.Errorf("it is there still: %+v", got)
+	}
+}
+
+// All stamps are told anew, and meanwhile passwords are delivered: those stay, and what was delivered of the directory's past goes.
+func TestBackBesideDeliveries(t *testing.T) {
+	l := temp(t)
+	before, since := outcome("google", 1, 6, target.Delivered), outcome("google", 2, 6, target.Delivered)
+	before.Proven, since.Proven = at(19), at(21)
+	record(t, l, before, since)
+	see(t, l, at(20), change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true}, change.Sighting{Account: account(2), Stamp: stamp(5), Reset: true})
+	if _, delivered, _ := versions(t, l, "google", 1); delivered != 0 {
+		t.Errorf("of the past, version %d counts as delivered", delivered)
+	}
+	if _, delivered, _ := versions(t, l, "google", 2); delivered != 6 {
+		t.Errorf("what was delivered since the look began is forgotten: %d", delivered)
+	}
+}
+
 // The directory was restored: the old versions 6 to 8 are void, and the next changes have these versions again.
 func TestBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
