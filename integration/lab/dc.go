@@ -281,7 +281,7 @@ func (dc *DC) MortalHook(ctx context.Context) error {
 
 // HookDies has the next run of the hook be killed (SIGKILL) after that time, unless it has ended by then. It takes MortalHook.
 func (dc *DC) HookDies(ctx context.Context, after time.Duration) error {
-	_, err := dc.Exec(ctx, fmt.Sprintf("%.4f\n", after.Seconds()), "sh", "-c", "cat >/run/hook-dies.new && mv /run/hook-dies.new /run/hook-dies")
+	_, err := dc.Exec(ctx, fmt.Sprintf("%.4f\n", after.Seconds()), "sh", "-c", "cat >/run/hook-dies.$$ && mv /run/hook-dies.$$ /run/hook-dies")
 	if err != nil {
 		return fmt.Errorf("arming the hook: %w", err)
 	}

@@ -428,19 +428,25 @@ func TestOneCaptureOfTwoVersions(t *testing.T) {
 	})
 }
 
-// When a file of sightings was written is read from its name, and is never in the future: that would void what is proven until then.
+// When a look began is read from the names of its files, and is never in the future: that would void what is proven until then.
 func TestWritten(t *testing.T) {
 	now := time.Unix(1700000000, 0)
-	for name, want := range map[string]time.Time{
-		"01699999999000000007-ABC.sightings": time.Unix(1699999999, 7),
-		"01700000001000000000-ABC.sightings": now,
-		"ABC.sightings":                      now,
-		"7.sightings":                        now,
+	f := &Forwarder{undated: map[string]time.Time{"01699999999000000008": now.Add(-2)}, started: now.Add(-2 * time.Second), watch: watch{looked: now}}
+	for name, want := range map[string]look{
+		"01699999999000000007-ABC.sightings": {at: time.Unix(1699999999, 7)},
+		"01700000000000000000-ABC.sightings": {at: now},
+		"01700000001000000000-ABC.sightings": {at: now, met: now, undated: true, ahead: true},
+		"01699999997000000000-ABC.sightings": {at: time.Unix(1699999997, 0), met: now, undated: true},
+		"01699999999000000008-ABC.sightings": {at: time.Unix(1699999999, 8), met: now.Add(-2), undated: true},
+		"ABC.sightings":                      {at: now},
 	} {
-		f := &Forwarder{ahead: map[string]time.Time{}}
-		if got := f.written(name, now); !got.Equal(want) {
-			t.Errorf("%s: %v", name, got)
+		if got := f.written(name, now); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
+	}
+	later := now.Add(time.Second / 2)
+	if got := f.written("01700000001000000000-DEF.sightings", later); !got.undated || !got.at.Equal(now) || !got.met.Equal(now) {
+		t.Errorf("another file of a look that was met before: %+v", got)
 	}
 }
 

@@ -111,7 +111,7 @@ type Forwarder struct {
 	book    book
 	torn    map[string]time.Time // files that made no sense yet, and since when; the intake's own
 	unread  map[string]bool      // files that the disk did not give, which has been said; the intake's own
-	ahead   map[string]time.Time // looks of before the clock was set back, and when their first file was met; the intake's own
+	undated map[string]time.Time // looks of which nobody knows what was proven before and what since, and when their first file was met; the intake's own
 	begun   bool                 // what lay in the folder at the start has been taken in; the intake's own
 	fail    context.CancelCauseFunc
 
@@ -139,7 +139,7 @@ func New(o Options) (*Forwarder, error) {
 		asks: asks, lost: o.Lost, asking: true, said: map[string]bool{}, stuck: map[string]bool{},
 		key: o.Key, queue: o.Queue, ledger: o.Ledger, ttl: o.SecretTTL, log: o.Log, changes: changes, sights: sights,
 		lanes: map[string]*lane{}, watch: watch{log: o.Log, looked: now}, book: book{turn: make(chan struct{}, 1)}, torn: map[string]time.Time{}, unread: map[string]bool{},
-		ahead: map[string]time.Time{}, started: now,
+		undated: map[string]time.Time{}, started: now,
 	}
 	if f.ttl <= 0 {
 		f.ttl = defaultTTL
@@ -194,9 +194,11 @@ func (f *Forwarder) run(ctx context.Context, ticks <-chan struct{}) error {
 // lost. And a pause that a target asked for is not over because we stopped.
 func (f *Forwarder) recall() error {
 	if now := time.Now(); f.ledger.Ahead() {
-		if err := f.ledger.Past(now, now); err != nil {
+		void, err := f.ledger.Past(now, now)
+		if err != nil {
 			return err
 		}
+		f.lost = f.lost || void
 	}
 	for name, l := range f.lanes {
 		resume, why, err := f.queue.Paused(name)

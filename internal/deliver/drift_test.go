@@ -234,50 +234,182 @@ func TestWholeWhileTheClockIsSetBack(t *testing.T) {
 	}
 }
 
-// As long as the answer has not come, nothing goes that waited, and what a look said whose time cannot be told stays until it has been asked for: also over a crash.
+func resets(sightings ...change.Sighting) []byte {
+	for i := range sightings {
+		sightings[i].Reset = !sightings[i].Whole
+	}
+	b, _ := change.MarshalSightings("", sightings)
+	return b
+}
+
+// Until the answer has come, nothing goes that waited, and what a look said whose time cannot be told stays until it has been asked for: also over a crash, and
+// if its date is over by then.
 func TestUndatedIsAskedForFirst(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Second, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				w.places["google"].fails(errDown)
+				w.open()
+				w.mark(time.Now())
+				w.put(w.change(1, 8, "google"))
+				w.scan()
+				w.pass(time.Millisecond)
+				w.mark(time.Now())
+				w.scan()
+				if !w.f.watch.covers(time.Now()) {
+					t.Fatal("this shows nothing")
+				}
+				name := change.SightingsFile(time.Now().Add(ahead), "1")
+				w.write(name, resets(change.Sighting{Account: account(1), Stamp: stamp(5)}, change.Sighting{Whole: true}))
+				w.pass(time.Millisecond)
+				w.mark(time.Now())
+				w.scan()
+				if w.f.watch.covers(time.Now().Add(-time.Hour)) {
+					t.Error("a mark counts beside it")
+				}
+				if !slices.Contains(w.files(), name) {
+					t.Fatalf("it went before it was asked for: %q", w.files())
+				}
+				w.close() // killed
+				w.places["google"].fails(nil)
+				time.Sleep(2 * time.Second)
+				w.start()
+				for range 30 { // marks, and no answer
+					w.mark(time.Now())
+					w.pass(time.Second)
+				}
+				w.happened("asked-for-all", 1)
+				if files := w.files(); slices.Contains(files, name) || len(files) != 2 {
+					t.Errorf("left in the folder: %q, want the change and the question", files)
+				}
+				w.all = func() []change.Sighting {
+					return []change.Sighting{{Account: account(1), Stamp: stamp(5), Reset: true}, {Whole: true}}
+				}
+				w.watched()
+				w.pass(6 * time.Second)
+				w.happened("rolled-back", 1)
+				if n := len(w.places["google"].asked()); n != 0 {
+					t.Errorf("a password was sent %d times that a restored directory does not hold", n)
+				}
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}
+
+// scan is one look at the folder of a forwarder that does not run.
+func (w *world) scan() {
+	w.Helper()
+	if err := w.f.scan(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// The forwarder was killed between two files of a look, or one of them is damaged: whom the missing one shows is not gone for that.
+func TestPartOfALook(t *testing.T) {
+	for _, damaged := range []bool{true, false} {
+		t.Run(fmt.Sprintf("damaged %v", damaged), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				w.places["google"].fails(errDown)
+				w.start()
+				w.watched()
+				w.put(w.change(1, 2, "google"))
+				w.put(w.change(2, 2, "google"))
+				w.pass(3 * time.Second)
+				w.all = func() []change.Sighting {
+					return []change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}, {Account: account(2), Stamp: stamp(2), Reset: true}, {Whole: true}}
+				}
+				began := time.Now()
+				rest := resets(change.Sighting{Account: account(2), Stamp: stamp(2)}, change.Sighting{Whole: true})
+				if damaged {
+					w.write(change.SightingsFile(began, "1"), []byte("{")) // it said that account 1 has version 2
+				} else {
+					w.stop()
+					time.Sleep(time.Second)
+					w.start()
+				}
+				w.write(change.SightingsFile(began, "2"), rest)
+				w.pass(30 * time.Second)
+				w.places["google"].fails(nil)
+				w.pass(quiet)
+				w.happened("account-gone", 0)
+				w.happened("asked-for-all", 1)
+				w.places["google"].holds(1, 2)
+				w.places["google"].holds(2, 2)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}
+
+// A stamp was seen while the clock was ahead, and is read after one that was seen after it was set back, in a directory that went back. What the directory holds is
+// asked for.
+func TestSeenAheadAndReadLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "google")
-		w.places["google"].fails(errDown)
-		w.open()
-		w.put(w.change(1, 8, "google"))
-		if err := w.f.scan(); err != nil {
-			t.Fatal(err)
-		}
-		seen, _ := change.MarshalSightings("", []change.Sighting{{Account: account(1), Stamp: stamp(5), Reset: true}, {Whole: true}})
-		name := change.SightingsFile(time.Now().Add(time.Hour), "1")
-		w.write(name, seen)
-		if err := w.f.scan(); err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Contains(w.files(), name) {
-			t.Fatalf("it went before it was asked for: %q", w.files())
-		}
-		w.close() // killed
-		w.places["google"].fails(nil)
 		w.start()
-		w.dozes.Store(false)
-		for range 30 { // marks, and no answer
-			w.mark(time.Now())
-			w.pass(time.Second)
-		}
-		w.happened("asked-for-all", 1)
-		if files := w.files(); slices.Contains(files, name) || len(files) != 2 {
-			t.Errorf("left in the folder: %q, want the change and the question", files)
-		}
-		if n := len(w.places["google"].asked()); n != 0 {
-			t.Errorf("a password was sent %d times that a restored directory does not hold", n)
-		}
+		w.pass(3 * time.Second)
+		now := time.Now()
+		seen, _ := change.MarshalSightings("", []change.Sighting{{Account: account(1), Stamp: stamp(8)}})
+		w.write(change.SightingsFile(now.Add(time.Hour), "1"), seen)
+		w.write(change.SightingsFile(now, "2"), resets(change.Sighting{Account: account(1), Stamp: stamp(5)}, change.Sighting{Whole: true}))
 		w.all = func() []change.Sighting {
 			return []change.Sighting{{Account: account(1), Stamp: stamp(5), Reset: true}, {Whole: true}}
 		}
 		w.watched()
-		w.pass(6 * time.Second)
-		w.happened("rolled-back", 1)
-		if n := len(w.places["google"].asked()); n != 0 {
-			t.Errorf("a password was sent %d times that a restored directory does not hold", n)
-		}
+		w.pass(3 * time.Second)
+		w.put(w.change(1, 6, "google"))
+		w.pass(quiet)
+		w.places["google"].holds(1, 6)
+		w.happened("asked-for-all", 1)
+		w.settled()
 		w.unwatch()
 		w.stop()
 	})
+}
+
+// That the directory went back was noted while the clock was ahead; then it was set back. What waits is not sent before the directory was looked at again.
+func TestVoidAtATimeToCome(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		t.Run(fmt.Sprintf("running %v", running), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				w.places["google"].fails(errDown)
+				w.start()
+				w.put(w.change(1, 8, "google"))
+				w.pass(3 * time.Second)
+				if _, err := w.ledger.See(time.Now().Add(time.Hour), change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true}); err != nil {
+					t.Fatal(err)
+				}
+				w.places["google"].fails(nil)
+				if running {
+					w.f.watch.mu.Lock()
+					w.f.watch.back = time.Now() // see TestSetBack
+					w.f.watch.mu.Unlock()
+				} else {
+					w.stop()
+					w.start()
+				}
+				before := len(w.places["google"].asked())
+				w.all = func() []change.Sighting {
+					return []change.Sighting{{Account: account(1), Stamp: stamp(5), Reset: true}, {Whole: true}}
+				}
+				w.watched()
+				w.pass(quiet)
+				if n := len(w.places["google"].asked()) - before; n != 0 {
+					t.Errorf("a password was sent %d times that a restored directory does not hold", n)
+				}
+				w.happened("asked-for-all", 1)
+				w.happened("rolled-back", 1)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
 }

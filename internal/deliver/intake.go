@@ -133,11 +133,21 @@ func (f *Forwarder) putBack(now time.Time) error {
 	if back.IsZero() {
 		return nil
 	}
-	if err := f.ledger.Past(now, back); err != nil {
+	void, err := f.ledger.Past(now, back)
+	if err != nil {
 		return err
+	}
+	if void {
+		f.askForAll()
 	}
 	f.watch.past(back)
 	return nil
+}
+
+// askForAll has the next look ask the agent for the stamps of all accounts. Until it has told them, no mark counts.
+func (f *Forwarder) askForAll() {
+	f.lost = true
+	f.watch.doubt()
 }
 
 // awaitsAll asks the agent for the stamps of all accounts, if some were lost, and reports whether its answer is still to come.
@@ -168,24 +178,31 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	}
 	whole = true
 	for _, name := range names {
-		now := time.Now()
 		sightings, state := read(f, f.sights, name, change.ParseSightings)
+		now := time.Now()
+		look := f.written(name, now)
+		asked := f.askedAt.After(look.met)
 		switch {
-		case state == good && !whole && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Whole }):
-			// Whom the files before it show cannot be told yet.
-		case state == good && f.undated(name, now) && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Reset || s.Whole }):
-			// What it shows holds whatever was known before the look; but what has been proven before the look, and what since, cannot be told. So it is
-			// asked for anew, and what it says goes only then.
-			if f.askedAt.After(f.written(name, now)) {
+		case state == good && look.undated && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Reset || s.Whole }):
+			// It holds whatever was known before the look; but what was proven before the look, and what since, cannot be told, or whom the rest of it shows. So it
+			// is asked for anew, and what it says goes only then.
+			if asked {
 				applied = append(applied, name)
 			} else {
-				f.lost, whole = true, false
+				f.askForAll()
+				whole = false
 			}
+		case state == good && !whole && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Whole }):
+			// Whom the files before it show cannot be told yet.
 		case state == good:
-			if err := f.sight(f.written(name, now), sightings); err != nil {
+			if err := f.sight(look.at, sightings); err != nil {
 				return nil, false, err
 			}
 			applied = append(applied, name)
+			if look.ahead && !asked { // it is older than it says, and than some of what it may have been applied after
+				f.askForAll()
+				whole = false
+			}
 		case state == unclear:
 			whole = false
 		}
@@ -193,30 +210,46 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 	return applied, whole, nil
 }
 
-// written returns when the look began that a file is of, which its name begins with; in nanoseconds since 1970. A time that is still to
-// come is of before the clock was set back: then it is when the first file of that look was met, for all of them alike.
-func (f *Forwarder) written(name string, now time.Time) time.Time {
-	look, _, _ := strings.Cut(name, "-")
-	if met, known := f.ahead[look]; known {
-		return met
-	}
-	nanoseconds, err := strconv.ParseInt(look, 10, 64)
-	switch {
-	case err != nil:
-		return now
-	case nanoseconds <= now.UnixNano():
-		return time.Unix(0, nanoseconds)
-	}
-	f.ahead[look] = now
-	return now
+// look is what is known of when a look of the agent's began.
+type look struct {
+	at      time.Time // when; but not later than met
+	ahead   bool      // it is dated at a time that is still to come: the clock was set back since
+	undated bool      // what was proven before it, and what since, cannot be told, or a part of it is missing
+	met     time.Time // of an undated one: when its first file was
 }
 
-// undated reports whether the clock was set back between the look that a file is of and its being read.
-func (f *Forwarder) undated(name string, now time.Time) bool {
-	f.written(name, now)
-	look, _, _ := strings.Cut(name, "-")
-	_, ahead := f.ahead[look]
-	return ahead
+// written returns what is known of the look that a file is of, which its name begins with. Its date cannot be held against other times where the clock was
+// set since, or may have been, since it was before we started.
+func (f *Forwarder) written(name string, now time.Time) (l look) {
+	id := lookOf(name)
+	nanoseconds, err := strconv.ParseInt(id, 10, 64)
+	l.at = time.Unix(0, nanoseconds)
+	if err != nil {
+		l.at = now
+	}
+	l.ahead = l.at.After(now)
+	if l.met, l.undated = f.undated[id]; !l.undated && (l.ahead || l.at.Before(f.dated(now))) {
+		l.met, l.undated = now, true
+		f.undated[id] = now
+	}
+	if l.ahead {
+		l.at = l.met
+	}
+	return l
+}
+
+func lookOf(name string) string {
+	id, _, _ := strings.Cut(name, "-")
+	return id
+}
+
+// dated returns since when what the agent writes can be held against other times: since the start, or since the clock was set.
+func (f *Forwarder) dated(now time.Time) time.Time {
+	since := f.watch.steadySince(now)
+	if since.Before(f.started) {
+		since = f.started
+	}
+	return now.Round(0).Add(-now.Sub(since))
 }
 
 // sight notes what the directory holds, as the agent wrote it down at a time, and drops what is outdated.
@@ -233,7 +266,7 @@ func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) error {
 	}
 	gone := map[dsdb.GUID]bool{}
 	for _, s := range sightings {
-		gone[s.Account.GUID] = s.Gone
+		gone[s.Account.GUID] = s.Gone && k.Newest[s.Account.GUID].Stamp.IsZero() // what is told again, after a crash, may be over
 	}
 	return f.supersede(k, gone)
 }
@@ -465,9 +498,12 @@ func read[T any](f *Forwarder, s *spool.Spool, name string, parse func(name stri
 	if time.Since(since) < tornFor {
 		return value, unclear
 	}
-	if s == f.sights && !f.askedAt.After(since) { // what it says is asked for first: the next look sets it aside
-		f.lost = true
-		return value, unclear
+	if s == f.sights {
+		if !f.askedAt.After(since) { // what it says is asked for first: the next look sets it aside
+			f.askForAll()
+			return value, unclear
+		}
+		f.undated[lookOf(name)] = since // whom it showed is not gone for that
 	}
 	if s == f.changes && onlyZeros(b) {
 		f.shred(name)

@@ -74,6 +74,7 @@ type request struct {
 // note is a file of sightings.
 type note struct {
 	at       time.Time
+	file     string
 	accounts map[int]holding
 	reset    bool
 }
@@ -512,7 +513,7 @@ func (m *modelWorld) sweep() {
 
 func (m *modelWorld) watch() {
 	tick()
-	m.write(false)
+	m.look()
 	if rapid.IntRange(0, 3).Draw(m.rt, "mark") == 0 {
 		return
 	}
@@ -522,9 +523,25 @@ func (m *modelWorld) watch() {
 	}
 }
 
+// look passes on who moved, or everybody if the forwarder asked for that.
+func (m *modelWorld) look() {
+	asked, err := m.f.asks.List()
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.write(len(asked) > 0)
+	for _, name := range asked {
+		if err := m.f.asks.Discard(name); err != nil {
+			m.Fatal(err)
+		}
+	}
+}
+
 // write passes on who moved, or after a restore everybody.
 func (m *modelWorld) write(all bool) {
-	n := note{time.Now(), map[int]holding{}, all}
+	m.files++
+	now := time.Now()
+	n := note{now, change.SightingsFile(now, fmt.Sprintf("-%09d", m.files)), map[int]holding{}, all}
 	var sightings []change.Sighting
 	for i, h := range m.accounts {
 		if all && !h.gone || m.dirty[i] && !all {
@@ -549,10 +566,9 @@ func (m *modelWorld) write(all bool) {
 	if m.mutation == blind && !all {
 		return
 	}
-	m.files++
 	b, err := change.MarshalSightings("", sightings)
 	if err == nil {
-		err = durable.Create(filepath.Join(m.outgoing(), change.SightingsFile(n.at, fmt.Sprintf("-%09d", m.files))), b, 0o600)
+		err = durable.Create(filepath.Join(m.outgoing(), n.file), b, 0o600)
 	}
 	if err != nil {
 		m.Fatal(err)
@@ -585,7 +601,13 @@ func (m *modelWorld) scanWhole() {
 	for _, i := range met {
 		m.issues[i].life, m.issues[i].again, m.issues[i].asked = m.life, false, map[string]time.Time{}
 	}
-	for _, n := range m.unread {
+	unread := m.unread
+	m.unread = nil
+	for _, n := range unread {
+		if _, err := os.Stat(filepath.Join(m.outgoing(), n.file)); err == nil { // it is asked for first
+			m.unread = append(m.unread, n)
+			continue
+		}
 		for i, h := range n.accounts {
 			m.told[i], m.toldAt[i] = h, n.at
 			if h.gone || n.reset {
@@ -593,7 +615,6 @@ func (m *modelWorld) scanWhole() {
 			}
 		}
 	}
-	m.unread = nil
 	m.known = m.marked
 }
 
@@ -674,7 +695,7 @@ func (m *modelWorld) finish() {
 	clear(m.mood)
 	for range 60 {
 		time.Sleep(time.Minute)
-		m.write(false)
+		m.look()
 		m.marked = covered{time.Now().UTC().Round(0), m.accounts}
 		if err := change.WriteMark(m.outgoing(), change.Mark{AsOf: m.marked.asOf, Host: "dc1", InvocationID: m.invocation}); err != nil {
 			m.Fatal(err)

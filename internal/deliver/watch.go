@@ -120,6 +120,13 @@ func (w *watch) steadySince(now time.Time) time.Time {
 	return w.steady
 }
 
+// doubt has no mark count that was read so far.
+func (w *watch) doubt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asOf = time.Time{}
+}
+
 // covers reports whether everything has been seen up to a moment.
 func (w *watch) covers(moment time.Time) bool {
 	w.mu.Lock()

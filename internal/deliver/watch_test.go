@@ -7,34 +7,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
+	"github.com/samba-pwsync/samba-pwsync/internal/trial"
 )
 
-// set returns what time.Now would have returned had the clock been set by that much: another time of day, and the same reading of the
-// clock that nobody sets. Package time has no way to make one.
-func set(now time.Time, by time.Duration) time.Time {
-	layout := struct {
-		wall uint64
-		ext  int64
-		loc  *time.Location
-	}{}
-	now = now.Add(by)
-	monotonic := (*int64)(unsafe.Add(unsafe.Pointer(&now), unsafe.Offsetof(layout.ext)))
-	*monotonic -= int64(by)
-	return now
-}
-
-func TestSet(t *testing.T) {
-	now := time.Now()
-	for _, by := range []time.Duration{-time.Hour, time.Hour} {
-		if got := set(now, by); got.Sub(now) != 0 || got.Round(0).Sub(now.Round(0)) != by {
-			t.Fatalf("package time keeps its readings differently now: %v is %v set by %v", got, now, by)
-		}
-	}
-}
+var set = trial.ClockSet // for short
 
 // begun returns a watch that has looked for a mark at a time, when there was none.
 func begun(now time.Time) (*watch, *event.Log) {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,8 +30,10 @@ func (n Newest) voids(stamp dsdb.Stamp, proven time.Time) bool {
 	return stamp.Compare(n.Stamp) > 0 && proven.Before(n.Void) && !n.Void.After(time.Now())
 }
 
-// voidBefore reports whether Void is of before a time: by the order of the two, or since it was noted before the clock was set back.
-func (n Newest) voidBefore(at time.Time) bool { return n.Void.Before(at) || n.Void.After(time.Now()) }
+// voidBefore reports whether Void is of before a look that began at a time: by the order of the two, or since it was noted before the clock was set back.
+func (n Newest) voidBefore(at time.Time) bool {
+	return n.Void.Before(at) || !n.Void.Equal(at) && n.Void.After(time.Now())
+}
 
 // Holder is the account that last had a place.
 type Holder struct {
@@ -45,17 +48,23 @@ func (h Holder) Outdates(guid dsdb.GUID, proven time.Time) bool {
 
 // Past has what was proven when, by now, that is still to come, count as proven at a time: the clock was ahead then, and has been set back
 // since. Otherwise whoever gets one of these names next would be taken for its former owner until the clock is there again.
-func (l *Ledger) Past(now, at time.Time) error {
+// void says that an account was deleted, or the directory went back, at a time that is still to come: what was proven before that cannot be told.
+func (l *Ledger) Past(now, at time.Time) (void bool, err error) {
 	future := map[string]Holder{}
-	err := l.db.View(func(tx boltfile.Tx) error {
-		return tx.Prefix(holders, nil, func(key, value []byte) error {
+	err = l.db.View(func(tx boltfile.Tx) error {
+		return errors.Join(tx.Prefix(holders, nil, func(key, value []byte) error {
 			var h Holder
 			err := json.Unmarshal(value, &h)
 			if h.Proven.After(now) {
 				future[string(key)] = Holder{h.Account, at}
 			}
 			return err
-		})
+		}), tx.Prefix(newest, nil, func(_, value []byte) error {
+			var n Newest
+			err := json.Unmarshal(value, &n)
+			void = void || n.Void.After(now)
+			return err
+		}))
 	})
 	if err == nil && len(future) > 0 {
 		l.mu.Lock()
@@ -75,9 +84,9 @@ func (l *Ledger) Past(now, at time.Time) error {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("noting who had a name before the clock was set back: %w", err)
+		return false, fmt.Errorf("noting who had a name before the clock was set back: %w", err)
 	}
-	return nil
+	return void, nil
 }
 
 // Proof is what a proven change says about the directory.
@@ -348,15 +357,16 @@ func (d *draft) write() error {
 }
 
 // forget deletes the outcomes of what the directory has gone back from, and returns them: the versions that come now have been used
-// before. What was proven since the look began is of the directory as it is now, and stays.
+// before. What was proven since the look began is of the directory as it is now, and stays; what was proven when, by now, that is still to come, may be of either.
 func (d *draft) forget() (forgotten []Entry, err error) {
+	now := time.Now()
 	for _, r := range d.reset {
 		err := d.tx.Prefix(outcomes, r.account[:], func(_, value []byte) error {
 			var e Entry
 			if err := json.Unmarshal(value, &e); err != nil {
 				return err
 			}
-			if e.Stamp.Compare(r.stamp) > 0 && !e.Proven.After(r.at) {
+			if e.Stamp.Compare(r.stamp) > 0 && (!e.Proven.After(r.at) || e.Proven.After(now)) {
 				forgotten = append(forgotten, e)
 			}
 			return nil

@@ -178,6 +178,18 @@ func TestBackAfterTheClockWasSetBack(t *testing.T) {
 	if k := see(t, l, now, reset); len(k.Back) != 1 || !k.Newest[dsdb.GUID{1}].Outdates(stamp(8), now.Add(-1)) {
 		t.Errorf("the directory went back again: %+v", k)
 	}
+	if newestOf(t, l, 1).Stamp.IsZero() {
+		t.Error("what a look shows is gone after it")
+	}
+	see(t, l, now.Add(time.Hour), change.Sighting{Account: account(1), Stamp: stamp(6), Reset: true})
+	see(t, l, now.Add(time.Hour), change.Sighting{Whole: true}) // in another file of the same look
+	if newestOf(t, l, 1).Stamp.IsZero() {
+		t.Error("what a look shows that is dated in the future is gone after it")
+	}
+	see(t, l, now, change.Sighting{Whole: true})
+	if !newestOf(t, l, 1).Stamp.IsZero() {
+		t.Error("whom a later look does not show is still there")
+	}
 	see(t, l, now.Add(time.Hour), sighting(2, 8), change.Sighting{Account: account(2), Stamp: stamp(8), Reset: true})
 	see(t, l, now, change.Sighting{Account: account(2), Gone: true})
 	if got := newestOf(t, l, 2); !got.Stamp.IsZero() || !got.Outdates(stamp(8), now.Add(-1)) {
@@ -197,6 +209,27 @@ func TestBackBesideDeliveries(t *testing.T) {
 	}
 	if _, delivered, _ := versions(t, l, "google", 2); delivered != 6 {
 		t.Errorf("what was delivered since the look began is forgotten: %d", delivered)
+	}
+	see(t, l, at(20), change.Sighting{Whole: true})
+	if last, err := l.Last("google", dsdb.GUID{2}); err != nil || last.Stamp.Version != 6 {
+		t.Errorf("the outcome of what was proven since the look began is forgotten: %+v, %v", last, err)
+	}
+	see(t, l, at(30), change.Sighting{Whole: true})
+	if last, err := l.Last("google", dsdb.GUID{2}); err != nil || !last.Stamp.IsZero() {
+		t.Errorf("of whom the directory does not have, version %d is in the way of those to come: %v", last.Stamp.Version, err)
+	}
+}
+
+// What was delivered while the clock was ahead is forgotten where the directory went back since: those versions come again.
+func TestBackFromWhatIsToCome(t *testing.T) {
+	l := temp(t)
+	now := time.Now()
+	ahead := outcome("google", 1, 8, target.Delivered)
+	ahead.Proven = now.Add(time.Hour)
+	record(t, l, ahead)
+	see(t, l, now, change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true})
+	if last, err := l.Last("google", dsdb.GUID{1}); err != nil || !last.Stamp.IsZero() {
+		t.Errorf("version %d is in the way of those to come: %v", last.Stamp.Version, err)
 	}
 }
 
@@ -293,8 +326,12 @@ func TestPast(t *testing.T) {
 	if holder("google alice", now) != 1 {
 		t.Error("this shows nothing")
 	}
-	if err := l.Past(now, now.Add(-time.Second)); err != nil {
-		t.Fatal(err)
+	if void, err := l.Past(now, now.Add(-time.Second)); err != nil || void {
+		t.Fatal(void, err)
+	}
+	see(t, l, now.Add(time.Hour), change.Sighting{Account: account(3), Gone: true})
+	if void, err := l.Past(now, now.Add(-time.Second)); err != nil || !void {
+		t.Errorf("an account was deleted at a time that is still to come, and that is not said: %v", err)
 	}
 	for proven, want := range map[time.Time]byte{now: 2, now.Add(-time.Second): 1} {
 		if got := holder("google alice", proven); got != want {

@@ -113,7 +113,12 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 		dropped += n
 		return err
 	}
-	err = errors.Join(load(newest, nil), load(holders, func(_, _, value []byte) error {
+	err = errors.Join(load(newest, func(_, _, value []byte) error {
+		var n Newest
+		err := json.Unmarshal(value, &n)
+		l.ahead = l.ahead || n.Void.After(now)
+		return err
+	}), load(holders, func(_, _, value []byte) error {
 		var h Holder
 		err := json.Unmarshal(value, &h)
 		l.ahead = l.ahead || h.Proven.After(now)
@@ -141,7 +146,7 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 // Forgot reports whether something in the file was damaged when it was opened: what the agent told may have been in it.
 func (l *Ledger) Forgot() bool { return l.forgot }
 
-// Ahead reports whether something in the file was proven at a time that was still to come when it was opened: see Past.
+// Ahead reports whether something in the file was proven, or void, at a time that was still to come when it was opened: see Past.
 func (l *Ledger) Ahead() bool { return l.ahead }
 
 // Close gives the file up. No method is called after it.

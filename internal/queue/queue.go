@@ -57,6 +57,8 @@ const (
 
 	// maxAhead is how far ahead a due time from the disk may lie. More than an hour no target may ask for: it was the clock.
 	maxAhead = time.Hour
+	// clockSlack is how far the time of day and the clock that nobody sets may part before the former was set.
+	clockSlack = time.Second
 
 	// atATime is how many items are read, or changed, in one transaction that becomes no bigger the more there are.
 	atATime = 1024
@@ -559,7 +561,7 @@ func (q *Queue) Rouse(ready func(Settler) bool) (int, error) {
 	var roused []*entry
 	for _, l := range q.lines {
 		for e, peers := range l.settling {
-			if ready(Settler{e.guid, q.epoch.Add(e.proven), peers}) {
+			if ready(Settler{e.guid, q.time(e.proven), peers}) {
 				roused = append(roused, e)
 			}
 		}
@@ -610,7 +612,7 @@ func (q *Queue) Next(name string) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return q.epoch.Add(due), true
+	return q.time(due), true
 }
 
 // Wake receives after something changed that may let the target's next item be leased sooner. One receiver per target.
@@ -715,7 +717,7 @@ func (q *Queue) read(entries []*entry) (items []Item, err error) {
 			if !found {
 				return fmt.Errorf("%w: an item is not where it was put", boltfile.ErrDamaged)
 			}
-			items[i].Due, items[i].Proven = q.epoch.Add(e.due), q.epoch.Add(e.proven)
+			items[i].Due, items[i].Proven = q.time(e.due), q.time(e.proven)
 		}
 		return nil
 	})
@@ -723,6 +725,16 @@ func (q *Queue) read(entries []*entry) (items []Item, err error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+// time returns a time of the index, with the time of day as it is counted now, if the clock has been set since the epoch.
+func (q *Queue) time(sinceEpoch time.Duration) time.Time {
+	now := time.Now()
+	passed := now.Sub(q.epoch)
+	if by := now.Round(0).Sub(q.epoch.Round(0)) - passed; by.Abs() < clockSlack {
+		return q.epoch.Add(sinceEpoch)
+	}
+	return now.Add(sinceEpoch - passed)
 }
 
 func (q *Queue) line(name string) *line {

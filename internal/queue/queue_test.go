@@ -19,6 +19,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/internal/trial"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
 
@@ -463,6 +464,25 @@ func TestWake(t *testing.T) {
 	}
 	if err := q.Return(l.Done()); err != nil || !woken("a") {
 		t.Errorf("returning a lease did not wake: %v", err)
+	}
+}
+
+// What is read of the queue has the time of day as it is counted now, however the clock was set since the start: it is held against what others note.
+func TestTimesAfterTheClockWasSet(t *testing.T) {
+	for _, by := range []time.Duration{-time.Hour, time.Hour} {
+		q := temp(t)
+		q.epoch = trial.ClockSet(q.epoch, -by)
+		now := time.Now()
+		i := item("google", 1, 1)
+		i.Proven, i.Due = now.Add(-time.Second), now
+		add(t, q, i)
+		lease, ok, err := q.Lease("google", now.Add(-time.Minute), now)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		if got := lease.Proven.Round(0).Sub(now.Round(0)); (got + time.Second).Abs() > time.Second/2 {
+			t.Errorf("clock set by %v: proven %v from now, want a second ago", by, got)
+		}
 	}
 }
 
