@@ -56,6 +56,8 @@ func TestVerdict(t *testing.T) {
 	}{
 		"as in the manual": {whyAccount{Forwarder: story(parked, delivered), Agent: found()}, "delivered to google " + day + ", 41 ms after the change; " +
 			"entra refuses it: the password has fewer than 3 character classes; the user has to choose another", true},
+		"not wanted any more": {whyAccount{Forwarder: story(waits(deliver.Up, "", deliver.Queued{Captured: now.Add(-time.Hour), Class: ledger.Unwanted, Attempts: 2})), fresh: true},
+			"entra does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false},
 		"delivered":  {whyAccount{Forwarder: story(delivered)}, "delivered to google " + day + ", 41 ms after the change", false},
 		"confirmed":  {whyAccount{Forwarder: story(confirmed)}, "delivered to google " + day + ", 1.0 s after the change, and confirmed there", false},
 		"settling":   {whyAccount{Forwarder: story(settling)}, "delivered to google " + day + ", 41 ms after the change, and once more when the other domain controllers have been heard", false},

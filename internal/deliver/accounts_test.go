@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -108,7 +110,7 @@ func TestDeletedAfterTheClockWasSetBack(t *testing.T) {
 		w.watched()
 		w.put(w.change(1, 1, "google"))
 		w.pass(2 * time.Second)
-		if err := w.f.sight(time.Now().Add(-time.Hour), []change.Sighting{deleted(1)}); err != nil {
+		if _, err := w.f.sight(time.Now().Add(-time.Hour), []change.Sighting{deleted(1)}); err != nil {
 			t.Fatal(err)
 		}
 		w.places["google"].fails(nil)
@@ -461,7 +463,7 @@ func TestDirectoryWentBackOnce(t *testing.T) {
 		at := time.Now()
 		reset := change.Sighting{Account: account(1), Stamp: stamp(5), Reset: true}
 		for range 2 {
-			if err := w.f.sight(at, []change.Sighting{reset}); err != nil {
+			if _, err := w.f.sight(at, []change.Sighting{reset}); err != nil {
 				t.Fatal(err)
 			}
 			w.places["google"].fails(errDown)
@@ -552,4 +554,171 @@ func TestNameAfterTheClockWasSetBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A target stops wanting an account while its password waits: it is not sent, and not shredded, and sent once the target wants it again. An answer of before the proof says nothing.
+func TestUnwantedWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google", "entra")
+		wants := func(targets ...string) { w.decides(1, 2, change.Lost, targets...) }
+		for _, p := range w.places {
+			p.fails(errDown)
+		}
+		w.start()
+		w.watched()
+		w.decides(2, 2, change.Lost) // nobody wants it yet
+		w.pass(2 * time.Second)
+		w.put(w.change(1, 2, "google", "entra"))
+		w.put(w.change(2, 2, "google"))
+		w.pass(2 * time.Second)
+		wants("entra")
+		w.pass(2 * time.Second)
+		for _, p := range w.places {
+			p.fails(nil)
+		}
+		w.pass(2 * time.Hour)
+		w.places["entra"].holds(1, 2)
+		w.places["google"].holds(2, 2)
+		w.places["google"].holds(1, 0)
+		w.happened("shelved", 1)
+		var q []Queued
+		err := w.f.Queue("google", func(i Queued) error { q = append(q, i); return nil })
+		if err != nil || len(q) != 1 || q[0].Class != ledger.Unwanted || !q[0].Sealed || q[0].Attempts > 1 {
+			t.Errorf("%+v, %v", q, err)
+		}
+		if s := w.status("google"); s.Waiting != 1 || s.State != Up {
+			t.Errorf("%+v", s)
+		}
+		wants("google", "entra")
+		w.pass(shelvedFor + time.Minute)
+		w.places["google"].holds(1, 2)
+		w.settled()
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// That a target does not want an account holds when the agent tells all stamps anew, when the ledger is lost, and when the clock was set; it is no drift, and of what expires nobody is told.
+func TestUnwantedForLong(t *testing.T) {
+	unwanted := func(t *testing.T, then func(w *world)) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, "google")
+			w.places["google"].fails(errDown)
+			w.ttl = 3 * time.Hour
+			w.all = func() []change.Sighting {
+				return []change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}, {Whole: true}}
+			}
+			w.start()
+			w.watched()
+			w.pass(2 * time.Second)
+			w.put(w.change(1, 2, "google"))
+			w.pass(2 * time.Second)
+			w.decides(1, 2, change.Lost)
+			w.pass(2 * time.Second)
+			then(w)
+			w.pass(20 * time.Minute)
+			w.places["google"].holds(1, 0)
+			w.drifts()
+			w.pass(4 * time.Hour)
+			w.happened("expired", 1)
+			if s := w.status("google"); s.Waiting != 0 || s.Expired != 0 {
+				t.Errorf("%+v", s)
+			}
+			w.drifts()
+			w.settled()
+			w.unwatch()
+			w.stop()
+		})
+	}
+	t.Run("all told anew", func(t *testing.T) {
+		unwanted(t, func(w *world) {
+			w.places["google"].fails(nil)
+			w.write(change.SightingsFile(time.Now(), "x"), []byte("{"))
+			w.pass(30 * time.Second)
+			w.happened("asked-for-all", 1)
+		})
+	})
+	t.Run("ledger lost", func(t *testing.T) {
+		unwanted(t, func(w *world) {
+			w.places["google"].fails(nil)
+			w.pass(20 * time.Minute)
+			w.happened("shelved", 1)
+			w.stop()
+			if err := os.Remove(filepath.Join(w.dir, "ledger.db")); err != nil {
+				w.Fatal(err)
+			}
+			w.start()
+		})
+	})
+	t.Run("told again", func(t *testing.T) { // after the clock was set forward, by which the first answer is of before the proof
+		unwanted(t, func(w *world) {
+			w.stop()
+			if err := w.openDatabases(); err != nil {
+				w.Fatal(err)
+			}
+			item := items(w, w.queue)[0]
+			if _, err := w.ledger.See(item.Proven.Add(-2*time.Hour), change.Sighting{Account: account(1), Stamp: stamp(2), Wanted: &change.Wanted{DC: "DC7"}}); err != nil {
+				w.Fatal(err)
+			}
+			w.close()
+			w.start()
+			w.decides(1, 2, change.Lost)
+			w.pass(2 * time.Second)
+			w.places["google"].fails(nil)
+		})
+	})
+}
+
+// What was delivered, and settles, is not sent once more to a target that has stopped wanting the account.
+func TestUnwantedWhileItSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.pass(2 * time.Second)
+		c := w.change(1, 2, "google")
+		c.Peers = []change.Peer{{Name: "DC2"}}
+		w.put(c)
+		w.pass(2 * time.Second)
+		w.places["google"].holds(1, 2)
+		w.decides(1, 2, change.Lost)
+		w.pass(2 * time.Second)
+		w.watched()
+		w.pass(20 * time.Minute)
+		if n := len(w.places["google"].asked()); n != 1 {
+			t.Errorf("sent %d times", n)
+		}
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// Many wait that their target has stopped wanting: who is wanted does not wait behind them for the rate.
+func TestManyUnwanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 240
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.fails(errDown)
+		w.targets[0].Rate = 0.2
+		w.start()
+		w.watched()
+		for n := range many {
+			w.put(w.change(byte(n+1), 2, "google"))
+		}
+		w.pass(20 * time.Second)
+		for n := range many {
+			w.decides(byte(n+1), 2, change.Lost)
+		}
+		w.pass(2 * time.Second)
+		p.fails(nil)
+		w.pass(30 * time.Minute)
+		w.happened("shelved", many)
+		c := w.change(250, 2, "google")
+		c.Proven = c.Proven.Add(-time.Minute) // it goes the slow way
+		w.put(c)
+		w.pass(10 * time.Second)
+		p.holds(250, 2)
+		w.unwatch()
+		w.stop()
+	})
 }

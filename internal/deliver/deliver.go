@@ -66,6 +66,7 @@ const (
 	scanEvery      = time.Second
 	attemptTimeout = 30 * time.Second
 	stopGrace      = 10 * time.Second
+	shelvedFor     = 15 * time.Minute // is how long what a target does not want any more waits until that is looked at again
 )
 
 // errGone means that a change's file is not there any more.
@@ -293,8 +294,8 @@ func (f *Forwarder) supersede(k ledger.Knowledge, gone map[dsdb.GUID]bool) error
 	return err
 }
 
-// wanted reports whether the leased item is to be sent: it is the newest that is known of its account, nobody else has the name, and
-// nothing final has come of it yet. Otherwise it returns the lease.
+// wanted reports whether the leased item is to be sent: it is the newest that is known of its account, nobody else has the name, the target
+// wants it still, and nothing final has come of it yet. Otherwise it returns the lease.
 func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 	var k ledger.Knowledge
 	var last ledger.Entry
@@ -317,6 +318,12 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		f.finish(ctx, lease, nil, last.Class, last.Reason, len(lease.Peers) == 0 || lease.MustChange)
 	case !f.queue.Current(lease):
 		f.queue.Release(lease)
+	case k.Newest[lease.Account.GUID].Unwants(lease.Target, lease.Stamp, lease.Proven, lease.Shelved):
+		// It is kept, for as long as others: a slip in a filter is not to shred what waits.
+		if !lease.Shelved {
+			f.log.Shelved(lease.Target, lease.Account)
+		}
+		f.write(ctx, &verdict{result: lease.Shelve(time.Now().Add(shelvedFor), ledger.Unwanted, "the target does not want the account any more")})
 	default:
 		return true
 	}

@@ -413,3 +413,112 @@ func TestVoidAtATimeToCome(t *testing.T) {
 		})
 	}
 }
+
+// A deletion or a restore was noted while the clock was ahead, by a forwarder that then ended; by the next start that time is over. What the agent saw in between is of
+// before it, by its date.
+func TestVoidAtATimeThatIsOver(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		gone, captured bool
+	}{{"changed elsewhere", false, false}, {"changed here", false, true}, {"deleted", true, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				p := w.places["google"]
+				p.fails(errDown)
+				w.start()
+				w.watched()
+				w.pass(2 * time.Second)
+				w.put(w.change(1, 2, "google"))
+				w.pass(2 * time.Second)
+				ahead := time.Now().Add(time.Hour)
+				if _, err := w.ledger.See(ahead, change.Sighting{Account: account(1), Stamp: stamp(2), Reset: true}, change.Sighting{Whole: true}); err != nil {
+					t.Fatal(err)
+				}
+				w.unwatch()
+				w.stop()
+				time.Sleep(10 * time.Minute)
+				w.all = func() []change.Sighting {
+					return []change.Sighting{{Account: account(1), Stamp: stamp(3), Reset: true}, {Whole: true}}
+				}
+				if c.gone {
+					w.tell(change.Sighting{Account: account(1), Gone: true})
+					w.all = func() []change.Sighting { return []change.Sighting{{Whole: true}} }
+				} else {
+					w.sight(1, 3)
+				}
+				if c.captured {
+					w.put(w.change(1, 3, "google"))
+				}
+				time.Sleep(51 * time.Minute)
+				before := len(p.asked())
+				p.fails(nil)
+				w.start()
+				w.watched()
+				w.pass(quiet)
+				for _, sent := range p.asked()[before:] {
+					if sent.version != 3 || !c.captured {
+						t.Errorf("version %d was sent", sent.version)
+					}
+				}
+				if c.captured {
+					p.holds(1, 3)
+				}
+				w.happened("asked-for-all", 1)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}
+
+// A start with what an agent wrote meanwhile asks nothing.
+func TestOrdinaryStartAsksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		w.start()
+		w.watched()
+		w.put(w.change(3, 2, "google"))
+		w.pass(5 * time.Second)
+		w.stop()
+		w.sight(1, 2)
+		w.tell(change.Sighting{Account: account(2), Gone: true}, change.Sighting{Account: account(3), Gone: true})
+		w.decides(1, 2, change.Lost, "google")
+		time.Sleep(5 * time.Second)
+		w.start()
+		w.pass(10 * time.Second)
+		w.happened("asked-for-all", 0)
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// A question that is answered within a second is no alarm, however long ago a mark was first missed.
+func TestAskingIsNoAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		waited := func(n byte) {
+			c := w.change(n, 2, "google")
+			c.Proven = c.Proven.Add(-time.Minute)
+			w.put(c)
+		}
+		w.start()
+		waited(2) // a mark is missed
+		w.pass(2 * time.Second)
+		w.watched()
+		w.pass(3 * time.Hour)
+		w.places["google"].holds(2, 2)
+		w.write(change.SightingsFile(time.Now(), "x"), []byte("{"))
+		w.pass(8 * time.Second)
+		for n := range byte(16) {
+			waited(10 + n)
+			w.pass(300 * time.Millisecond)
+		}
+		w.pass(3 * time.Second)
+		w.happened("asked-for-all", 1)
+		w.happened("watch-stale", 0)
+		w.unwatch()
+		w.stop()
+	})
+}

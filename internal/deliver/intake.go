@@ -183,9 +183,9 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 		look := f.written(name, now)
 		asked := f.askedAt.After(look.met)
 		switch {
-		case state == good && look.undated && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Reset || s.Whole }):
-			// It holds whatever was known before the look; but what was proven before the look, and what since, cannot be told, or whom the rest of it shows. So it
-			// is asked for anew, and what it says goes only then.
+		case state == good && look.undated && (look.ahead || slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Reset || s.Whole })):
+			// What was proven before the look, and what since, cannot be told, or whom the rest of it shows. So what the directory holds is asked for, and
+			// what this says goes only then.
 			if asked {
 				applied = append(applied, name)
 			} else {
@@ -195,11 +195,12 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 		case state == good && !whole && slices.ContainsFunc(sightings, func(s change.Sighting) bool { return s.Whole }):
 			// Whom the files before it show cannot be told yet.
 		case state == good:
-			if err := f.sight(look.at, sightings); err != nil {
+			refused, err := f.sight(look.at, sightings)
+			if err != nil {
 				return nil, false, err
 			}
 			applied = append(applied, name)
-			if look.ahead && !asked { // it is older than it says, and than some of what it may have been applied after
+			if refused && look.undated && !asked { // what it was held against may have been noted while the clock was ahead
 				f.askForAll()
 				whole = false
 			}
@@ -252,11 +253,12 @@ func (f *Forwarder) dated(now time.Time) time.Time {
 	return now.Round(0).Add(-now.Sub(since))
 }
 
-// sight notes what the directory holds, as the agent wrote it down at a time, and drops what is outdated.
-func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) error {
+// sight notes what the directory holds, as the agent wrote it down at a time, and drops what is outdated. What is refused is older than what is known of a
+// deletion, or of a directory that went back.
+func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) (refused bool, err error) {
 	k, err := f.ledger.See(at, sightings...)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, b := range k.Back {
 		f.log.DirectoryWentBack(b.Account, b.From.Version, b.To.Version)
@@ -268,7 +270,7 @@ func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) error {
 	for _, s := range sightings {
 		gone[s.Account.GUID] = s.Gone && k.Newest[s.Account.GUID].Stamp.IsZero() // what is told again, after a crash, may be over
 	}
-	return f.supersede(k, gone)
+	return k.Refused, f.supersede(k, gone)
 }
 
 // queueChanges queues changes, to which no item refers yet.
@@ -445,8 +447,12 @@ func (f *Forwarder) expire() error {
 }
 
 func (f *Forwarder) expired(item queue.Item) error {
-	if !item.Delivered.IsZero() {
+	switch {
+	case !item.Delivered.IsZero():
 		f.log.Unsettled(item.Target, item.Account)
+		return nil
+	case item.Shelved: // nobody lacks it
+		f.log.Expired(item.Target, item.Account)
 		return nil
 	}
 	err := f.ledger.Record(ledger.Entry{

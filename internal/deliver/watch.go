@@ -124,7 +124,7 @@ func (w *watch) steadySince(now time.Time) time.Time {
 func (w *watch) doubt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.asOf = time.Time{}
+	w.asOf, w.begun = time.Time{}, time.Now()
 }
 
 // covers reports whether everything has been seen up to a moment.

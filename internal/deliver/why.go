@@ -120,7 +120,7 @@ func (f *Forwarder) story(guid dsdb.GUID) (s Story, known bool, err error) {
 				q := queued(i, leased[name])
 				t.Queued, t.User = &q, i.User
 				if q.State == Pending || q.State == Trying {
-					t.Missing, t.Detail, t.Wanted = "", "", true
+					t.Missing, t.Detail, t.Wanted = "", "", !i.Shelved
 				}
 			}
 		}

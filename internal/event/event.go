@@ -313,6 +313,12 @@ func (l *Log) Superseded(target string, a change.Account, old, now uint32) {
 		slog.Uint64("stamp", uint64(old)), slog.Uint64("directory_stamp", uint64(now)))
 }
 
+// Shelved: the target does not want the account of a queued password any more; it waits for secret_ttl.
+func (l *Log) Shelved(target string, a change.Account) {
+	l.write(slog.LevelInfo, "shelved", "the target does not want the account any more; what waits is kept until it does again, or secret_ttl is over",
+		slog.String("target", target), account(a))
+}
+
 // AccountGone: the account of a queued password was deleted, or the agent cannot read it; the password has been shredded.
 func (l *Log) AccountGone(target string, a change.Account, version uint32) {
 	l.write(slog.LevelInfo, "account-gone", "account was deleted, or cannot be read; its queued password is shredded", slog.String("target", target), account(a),

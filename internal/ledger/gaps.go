@@ -157,15 +157,18 @@ func (e Entry) gap(r change.Route) change.WantedRoute {
 	return change.WantedRoute{Route: r, Reason: change.Reason(e.Class), Detail: e.Reason}
 }
 
+// askedAnew is how long the same answer is no news: when it was given decides on what was proven in between.
+const askedAnew = time.Hour
+
 // decide takes in who wants the newest password of an account. What was said of a stamp before is kept, as it was nearer to the change,
 // but where it was changed depends on the configuration, and the account's state is that of today.
-func (d *draft) decide(s change.Sighting) error {
+func (d *draft) decide(at time.Time, s change.Sighting) error {
 	known, err := d.newestOf(s.Account.GUID)
 	if err != nil || s.Stamp.IsZero() || s.Stamp.Compare(known.Stamp) != 0 {
 		return err
 	}
 	decided := known
-	decided.Account = s.Account
+	decided.Account, decided.Asked = s.Account, at
 	decided.Wanted = &change.Wanted{DC: s.Wanted.DC, Routes: slices.Clone(s.Wanted.Routes)}
 	if before := known.Wanted; before != nil {
 		for i, r := range decided.Wanted.Routes {
@@ -183,7 +186,8 @@ func (d *draft) decide(s change.Sighting) error {
 				decided.Wanted.Routes[i].Reason, decided.Wanted.Routes[i].Detail = change.WantedSince, ""
 			}
 		}
-		if known.Account == decided.Account && before.DC == decided.Wanted.DC && slices.Equal(before.Routes, decided.Wanted.Routes) {
+		recent := !known.Asked.After(time.Now()) && at.Sub(known.Asked) < askedAnew
+		if recent && known.Account == decided.Account && before.DC == decided.Wanted.DC && slices.Equal(before.Routes, decided.Wanted.Routes) {
 			return nil
 		}
 	}

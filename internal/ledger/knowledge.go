@@ -1,9 +1,11 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
@@ -18,12 +20,34 @@ type Newest struct {
 	Seen    time.Time      `json:"seen"`          // when we learned of it
 	Void    time.Time      `json:"void,omitzero"` // the account was deleted, or the directory went back, before then
 	Wanted  *change.Wanted `json:"wanted,omitempty"`
+	Asked   time.Time      `json:"asked,omitzero"` // when the directory was asked who wants it, and the answer became Wanted
 }
 
 // Outdates reports whether a password of the account is not current any more: a newer one is known; or it was proven before the account
 // was deleted, or the directory went back, and has not been seen there since. A Void that is still to come says nothing, as in See.
 func (n Newest) Outdates(stamp dsdb.Stamp, proven time.Time) bool {
 	return stamp.Compare(n.Stamp) < 0 || n.voids(stamp, proven)
+}
+
+// voidOf returns Void of a Newest as it is written. It decodes nothing else: a start asks that of all accounts.
+func voidOf(value []byte) (void time.Time) {
+	if _, rest, found := bytes.Cut(value, []byte(`"void":"`)); found { // in a text, a quotation mark has a backslash before it
+		text, _, _ := bytes.Cut(rest, []byte(`"`))
+		_ = void.UnmarshalText(text)
+	}
+	return void
+}
+
+// Unwants reports whether a target does not want a password of the account any more, by an answer of after its proof. before says whether it did not before: that
+// holds until an answer says otherwise.
+func (n Newest) Unwants(name string, stamp dsdb.Stamp, proven time.Time, before bool) bool {
+	switch {
+	case n.Wanted == nil || !stamp.Equal(n.Stamp):
+		return before
+	case slices.ContainsFunc(n.Wanted.Routes, func(r change.WantedRoute) bool { return r.Target == name }):
+		return false
+	}
+	return before || n.Asked.After(proven) && !n.Asked.After(time.Now())
 }
 
 func (n Newest) voids(stamp dsdb.Stamp, proven time.Time) bool {
@@ -60,10 +84,8 @@ func (l *Ledger) Past(now, at time.Time) (void bool, err error) {
 			}
 			return err
 		}), tx.Prefix(newest, nil, func(_, value []byte) error {
-			var n Newest
-			err := json.Unmarshal(value, &n)
-			void = void || n.Void.After(now)
-			return err
+			void = void || voidOf(value).After(now)
+			return nil
 		}))
 	})
 	if err == nil && len(future) > 0 {
@@ -103,6 +125,7 @@ type Knowledge struct {
 	Holders map[string]Holder // by place
 	Back    []Back            // what See changed
 	Gaps    []Gap             // that See learned of
+	Refused bool              // See was told of a newer password, or a deletion, of before an account was deleted, or the directory went back, and left it out
 }
 
 // Back says that the directory holds an older password of an account than it did.
@@ -275,7 +298,11 @@ func (d *draft) see(at time.Time, s change.Sighting) error {
 	}
 	switch back := s.Stamp.Compare(known.Stamp) < 0; {
 	case (s.Gone || s.Reset) && known.voidBefore(at):
-		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: at})
+		n := Newest{Account: s.Account, Stamp: s.Stamp, Void: at}
+		if !s.Gone && s.Stamp.Equal(known.Stamp) { // until the directory is asked again
+			n.Wanted, n.Asked = known.Wanted, known.Asked
+		}
+		d.setNewest(n)
 		if s.Reset { // also of an account that had been deleted: its outcomes are there
 			d.reset = append(d.reset, reset{s.Account.GUID, s.Stamp, at})
 		}
@@ -284,9 +311,11 @@ func (d *draft) see(at time.Time, s change.Sighting) error {
 		}
 	case s.Stamp.Compare(known.Stamp) > 0 && !(at.Before(known.Void) && (s.Wanted != nil || !known.Void.After(time.Now()))):
 		d.setNewest(Newest{Account: s.Account, Stamp: s.Stamp, Void: known.Void})
+	case at.Before(known.Void) && !s.Stamp.Equal(known.Stamp) && (s.Gone || !back):
+		d.Refused = true
 	}
 	if s.Wanted != nil {
-		return d.decide(s)
+		return d.decide(at, s)
 	}
 	return nil
 }

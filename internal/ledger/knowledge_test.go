@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"testing"
 	"time"
@@ -346,5 +347,23 @@ func TestPast(t *testing.T) {
 	l, _ = open(t, path)
 	if holder("google alice", time.Now()) != 2 {
 		t.Error("after a start, the name is still its former owner's")
+	}
+}
+
+func TestVoidOf(t *testing.T) {
+	void := at(7).Add(5)
+	for _, n := range []Newest{
+		{Account: account(1), Stamp: stamp(1), Seen: at(3), Void: void},
+		{Account: change.Account{SAMAccountName: "\"void\":\"2001-01-01T00:00:00Z\""}, Void: void},
+		{Account: change.Account{SAMAccountName: "\"void\":\"2001-01-01T00:00:00Z\""}},
+		{},
+	} {
+		value, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := voidOf(value); !got.Equal(n.Void) {
+			t.Errorf("%s: %v", value, got)
+		}
 	}
 }

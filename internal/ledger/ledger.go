@@ -51,6 +51,9 @@ const Expired target.Class = "expired"
 // NameTaken is the class of a change that another account's took the name from.
 const NameTaken target.Class = "name-taken"
 
+// Unwanted is the class of a change that waits because the target does not want the account any more.
+const Unwanted target.Class = "unwanted"
+
 // Dropped is the class of a change that a person took out of the queue.
 const Dropped target.Class = "dropped"
 
@@ -114,10 +117,8 @@ func Open(path string, log *event.Log) (*Ledger, error) {
 		return err
 	}
 	err = errors.Join(load(newest, func(_, _, value []byte) error {
-		var n Newest
-		err := json.Unmarshal(value, &n)
-		l.ahead = l.ahead || n.Void.After(now)
-		return err
+		l.ahead = l.ahead || voidOf(value).After(now)
+		return nil
 	}), load(holders, func(_, _, value []byte) error {
 		var h Holder
 		err := json.Unmarshal(value, &h)

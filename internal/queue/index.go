@@ -44,12 +44,13 @@ const (
 	delivered       // for the first time, at least
 	tried           // at least once
 	paused          // in answer to the last attempt the target asked for a pause
+	shelved         // nobody wants it
 )
 
 func (e *entry) is(f flags) bool { return e.flags&f != 0 }
 
-// waits reports whether the item is still to be delivered for the first time.
-func (e *entry) waits() bool { return !e.is(parked | delivered) }
+// waits reports whether the item is still to be delivered for the first time, as far as anybody wants that.
+func (e *entry) waits() bool { return !e.is(parked | delivered | shelved) }
 
 func (e *entry) key() []byte { return append(e.guid[:], e.line.name...) }
 
@@ -88,6 +89,7 @@ func headOf(i Item) head {
 	h.set(delivered, !i.Delivered.IsZero())
 	h.set(tried, i.Class != "")
 	h.set(paused, !i.Resume.IsZero())
+	h.set(shelved, i.Shelved)
 	return h
 }
 

@@ -25,7 +25,7 @@ func (q *Queue) Parked(tell func(Item) error) error {
 	return q.each("", func(e *entry) bool { return e.is(parked) }, func(i Item, _ bool) error { return tell(i) })
 }
 
-// Waiting tells of the items that wait for their first delivery, the longest captured first.
+// Waiting tells of the items that wait for their first delivery, and are not shelved, the longest captured first.
 func (q *Queue) Waiting(tell func(Item) error) error {
 	return q.each("", (*entry).waits, func(i Item, _ bool) error { return tell(i) })
 }

@@ -58,7 +58,7 @@ const (
 	// maxAhead is how far ahead a due time from the disk may lie. More than an hour no target may ask for: it was the clock.
 	maxAhead = time.Hour
 	// clockSlack is how far the time of day and the clock that nobody sets may part before the former was set.
-	clockSlack = time.Second
+	clockSlack = 10 * time.Millisecond
 
 	// atATime is how many items are read, or changed, in one transaction that becomes no bigger the more there are.
 	atATime = 1024
@@ -80,6 +80,7 @@ type Item struct {
 	Class    target.Class   `json:"class,omitempty"`  // of the last attempt; empty: never tried
 	Reason   string         `json:"reason,omitempty"` // of the last attempt, in words
 	Parked   bool           `json:"parked,omitempty"`
+	Shelved  bool           `json:"shelved,omitempty"`
 	Resume   time.Time      `json:"resume,omitzero"` // until when the target asked for a pause, in answer to the last attempt
 	Pause    time.Duration  `json:"pause,omitempty"` // how long that was, in nanoseconds: Resume may be of a clock that was ahead
 
@@ -131,6 +132,13 @@ func (l Lease) retry(due, resume time.Time, class target.Class, reason string) R
 func (l Lease) Postpone(class target.Class, reason string) Result {
 	return Result{l, func(item *Item) {
 		item.Due, item.Class, item.Reason = time.Now(), class, reason
+	}}
+}
+
+// Shelve says that the item was not tried, since nobody wants that, and is not to be before due.
+func (l Lease) Shelve(due time.Time, class target.Class, reason string) Result {
+	return Result{l, func(item *Item) {
+		item.Due, item.Class, item.Reason, item.Shelved = due, class, reason, true
 	}}
 }
 
@@ -503,6 +511,7 @@ func (q *Queue) Return(results ...Result) error {
 		}
 		changed, items[i] = append(changed, i), r.lease.Item
 		if r.edit != nil {
+			items[i].Shelved = false
 			r.edit(&items[i])
 		}
 	}
@@ -644,10 +653,10 @@ func (q *Queue) Waits(guid dsdb.GUID, name string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.line(name).accounts[guid]
-	return e != nil && e.waits()
+	return e != nil && !e.is(parked|delivered)
 }
 
-// CountSince returns how many of the items that wait for their first delivery to the target were proven before a moment.
+// CountSince returns how many of the items that wait for their first delivery to the target, and are not shelved, were proven before a moment.
 func (q *Queue) CountSince(name string, moment time.Time) (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
