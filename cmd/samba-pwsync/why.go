@@ -17,6 +17,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -336,7 +337,7 @@ func (a *whyAccount) waits(t deliver.TargetStory, q deliver.Queued) (text string
 		return "it waits for " + t.Target + ", which asked for a pause until " + clock(t.Next), true
 	case !a.fresh && time.Since(q.Captured) > 10*time.Second:
 		return "it waits for " + t.Target + ", held back until an agent tells that it is still current", true
-	case q.Class == ledger.Unwanted:
+	case q.Class == queue.Unwanted:
 		return t.Target + " does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false
 	case q.Attempts > 0:
 		times := "once"

@@ -9,6 +9,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 	"github.com/samba-pwsync/samba-pwsync/samba/dsdb"
 )
@@ -56,7 +57,7 @@ func TestVerdict(t *testing.T) {
 	}{
 		"as in the manual": {whyAccount{Forwarder: story(parked, delivered), Agent: found()}, "delivered to google " + day + ", 41 ms after the change; " +
 			"entra refuses it: the password has fewer than 3 character classes; the user has to choose another", true},
-		"not wanted any more": {whyAccount{Forwarder: story(waits(deliver.Up, "", deliver.Queued{Captured: now.Add(-time.Hour), Class: ledger.Unwanted, Attempts: 2})), fresh: true},
+		"not wanted any more": {whyAccount{Forwarder: story(waits(deliver.Up, "", deliver.Queued{Captured: now.Add(-time.Hour), Class: queue.Unwanted, Attempts: 2})), fresh: true},
 			"entra does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false},
 		"delivered":  {whyAccount{Forwarder: story(delivered)}, "delivered to google " + day + ", 41 ms after the change", false},
 		"confirmed":  {whyAccount{Forwarder: story(confirmed)}, "delivered to google " + day + ", 1.0 s after the change, and confirmed there", false},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
+	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -560,7 +561,6 @@ func TestNameAfterTheClockWasSetBack(t *testing.T) {
 func TestUnwantedWhileItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "google", "entra")
-		wants := func(targets ...string) { w.decides(1, 2, change.Lost, targets...) }
 		for _, p := range w.places {
 			p.fails(errDown)
 		}
@@ -571,8 +571,9 @@ func TestUnwantedWhileItWaits(t *testing.T) {
 		w.put(w.change(1, 2, "google", "entra"))
 		w.put(w.change(2, 2, "google"))
 		w.pass(2 * time.Second)
-		wants("entra")
+		w.decides(1, 2, change.Lost, "entra")
 		w.pass(2 * time.Second)
+		w.happened("shelved", 1)
 		for _, p := range w.places {
 			p.fails(nil)
 		}
@@ -580,17 +581,26 @@ func TestUnwantedWhileItWaits(t *testing.T) {
 		w.places["entra"].holds(1, 2)
 		w.places["google"].holds(2, 2)
 		w.places["google"].holds(1, 0)
-		w.happened("shelved", 1)
 		var q []Queued
 		err := w.f.Queue("google", func(i Queued) error { q = append(q, i); return nil })
-		if err != nil || len(q) != 1 || q[0].Class != ledger.Unwanted || !q[0].Sealed || q[0].Attempts > 1 {
+		if err != nil || len(q) != 1 || q[0].Class != queue.Unwanted || !q[0].Sealed {
 			t.Errorf("%+v, %v", q, err)
 		}
 		if s := w.status("google"); s.Waiting != 1 || s.State != Up {
 			t.Errorf("%+v", s)
 		}
-		wants("google", "entra")
-		w.pass(shelvedFor + time.Minute)
+		if _, err := w.f.Retry("", ""); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		w.places["google"].holds(1, 0)
+		w.drifts()
+		w.places["google"].fails(target.ErrDenied)
+		w.decides(1, 2, change.Lost, "google", "entra")
+		w.pass(10 * time.Minute)
+		w.drifts("user1@2 google denied")
+		w.places["google"].fails(nil)
+		w.pass(20 * time.Minute)
 		w.places["google"].holds(1, 2)
 		w.settled()
 		w.unwatch()
@@ -598,12 +608,13 @@ func TestUnwantedWhileItWaits(t *testing.T) {
 	})
 }
 
-// That a target does not want an account holds when the agent tells all stamps anew, when the ledger is lost, and when the clock was set; it is no drift, and of what expires nobody is told.
+// That a target does not want an account holds when the agent tells all stamps anew, when the ledger is lost, and when the clock was set, also of what was not leased meanwhile, since the target
+// is stopped; it is no drift, and of what expires nobody is told.
 func TestUnwantedForLong(t *testing.T) {
 	unwanted := func(t *testing.T, then func(w *world)) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, "google")
-			w.places["google"].fails(errDown)
+			w.places["google"].fails(target.ErrDenied)
 			w.ttl = 3 * time.Hour
 			w.all = func() []change.Sighting {
 				return []change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}, {Whole: true}}
@@ -613,15 +624,18 @@ func TestUnwantedForLong(t *testing.T) {
 			w.pass(2 * time.Second)
 			w.put(w.change(1, 2, "google"))
 			w.pass(2 * time.Second)
-			w.decides(1, 2, change.Lost)
-			w.pass(2 * time.Second)
+			if s := w.status("google"); s.State != Denied {
+				t.Fatalf("%+v", s)
+			}
 			then(w)
+			w.places["google"].fails(nil)
 			w.pass(20 * time.Minute)
 			w.places["google"].holds(1, 0)
 			w.drifts()
 			w.pass(4 * time.Hour)
-			w.happened("expired", 1)
-			if s := w.status("google"); s.Waiting != 0 || s.Expired != 0 {
+			w.happened("shelved-expired", 1)
+			w.happened("expired", 0)
+			if s := w.status("google"); s.Waiting != 0 || s.Expired != 0 || s.State != Up {
 				t.Errorf("%+v", s)
 			}
 			w.drifts()
@@ -632,7 +646,8 @@ func TestUnwantedForLong(t *testing.T) {
 	}
 	t.Run("all told anew", func(t *testing.T) {
 		unwanted(t, func(w *world) {
-			w.places["google"].fails(nil)
+			w.decides(1, 2, change.Lost)
+			w.pass(2 * time.Second)
 			w.write(change.SightingsFile(time.Now(), "x"), []byte("{"))
 			w.pass(30 * time.Second)
 			w.happened("asked-for-all", 1)
@@ -640,9 +655,8 @@ func TestUnwantedForLong(t *testing.T) {
 	})
 	t.Run("ledger lost", func(t *testing.T) {
 		unwanted(t, func(w *world) {
-			w.places["google"].fails(nil)
-			w.pass(20 * time.Minute)
-			w.happened("shelved", 1)
+			w.decides(1, 2, change.Lost)
+			w.pass(2 * time.Second)
 			w.stop()
 			if err := os.Remove(filepath.Join(w.dir, "ledger.db")); err != nil {
 				w.Fatal(err)
@@ -650,21 +664,43 @@ func TestUnwantedForLong(t *testing.T) {
 			w.start()
 		})
 	})
-	t.Run("told again", func(t *testing.T) { // after the clock was set forward, by which the first answer is of before the proof
+	t.Run("told again", func(t *testing.T) { // the clock was set forward: the first answer is of before the proof, by the time of day
 		unwanted(t, func(w *world) {
-			w.stop()
-			if err := w.openDatabases(); err != nil {
+			if _, err := w.ledger.See(time.Now().Add(-2*time.Hour), change.Sighting{Account: account(1), Stamp: stamp(2), Wanted: &change.Wanted{DC: "DC7"}}); err != nil {
 				w.Fatal(err)
 			}
-			item := items(w, w.queue)[0]
-			if _, err := w.ledger.See(item.Proven.Add(-2*time.Hour), change.Sighting{Account: account(1), Stamp: stamp(2), Wanted: &change.Wanted{DC: "DC7"}}); err != nil {
-				w.Fatal(err)
-			}
-			w.close()
-			w.start()
 			w.decides(1, 2, change.Lost)
 			w.pass(2 * time.Second)
-			w.places["google"].fails(nil)
+		})
+	})
+	t.Run("answered to come", func(t *testing.T) { // the clock was set back
+		unwanted(t, func(w *world) {
+			if _, err := w.ledger.See(time.Now().Add(2*time.Hour), change.Sighting{Account: account(1), Stamp: stamp(2), Wanted: &change.Wanted{DC: "DC7"}}); err != nil {
+				w.Fatal(err)
+			}
+			w.decides(1, 2, change.Lost)
+			w.pass(2 * time.Second)
+		})
+	})
+	t.Run("told before it came", func(t *testing.T) {
+		unwanted(t, func(w *world) {
+			c := w.change(1, 3, "google")
+			w.pass(time.Second)
+			w.decides(1, 3, change.Lost)
+			w.all = func() []change.Sighting {
+				return []change.Sighting{{Account: account(1), Stamp: stamp(3), Reset: true}, {Whole: true}}
+			}
+			w.pass(2 * time.Second)
+			w.put(c)
+			w.pass(2 * time.Second)
+			if err := w.f.queue.Each("", func(i queue.Item, _ bool) error {
+				if !i.Shelved || i.Stamp.Version != 3 {
+					w.Errorf("%+v", i)
+				}
+				return nil
+			}); err != nil {
+				w.Fatal(err)
+			}
 		})
 	})
 }
@@ -687,37 +723,6 @@ func TestUnwantedWhileItSettles(t *testing.T) {
 		if n := len(w.places["google"].asked()); n != 1 {
 			t.Errorf("sent %d times", n)
 		}
-		w.unwatch()
-		w.stop()
-	})
-}
-
-// Many wait that their target has stopped wanting: who is wanted does not wait behind them for the rate.
-func TestManyUnwanted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const many = 240
-		w := newWorld(t, "google")
-		p := w.places["google"]
-		p.fails(errDown)
-		w.targets[0].Rate = 0.2
-		w.start()
-		w.watched()
-		for n := range many {
-			w.put(w.change(byte(n+1), 2, "google"))
-		}
-		w.pass(20 * time.Second)
-		for n := range many {
-			w.decides(byte(n+1), 2, change.Lost)
-		}
-		w.pass(2 * time.Second)
-		p.fails(nil)
-		w.pass(30 * time.Minute)
-		w.happened("shelved", many)
-		c := w.change(250, 2, "google")
-		c.Proven = c.Proven.Add(-time.Minute) // it goes the slow way
-		w.put(c)
-		w.pass(10 * time.Second)
-		p.holds(250, 2)
 		w.unwatch()
 		w.stop()
 	})

@@ -66,7 +66,6 @@ const (
 	scanEvery      = time.Second
 	attemptTimeout = 30 * time.Second
 	stopGrace      = 10 * time.Second
-	shelvedFor     = 15 * time.Minute // is how long what a target does not want any more waits until that is looked at again
 )
 
 // errGone means that a change's file is not there any more.
@@ -318,12 +317,10 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		f.finish(ctx, lease, nil, last.Class, last.Reason, len(lease.Peers) == 0 || lease.MustChange)
 	case !f.queue.Current(lease):
 		f.queue.Release(lease)
-	case k.Newest[lease.Account.GUID].Unwants(lease.Target, lease.Stamp, lease.Proven, lease.Shelved):
+	case unwanted(lease.Item, k):
 		// It is kept, for as long as others: a slip in a filter is not to shred what waits.
-		if !lease.Shelved {
-			f.log.Shelved(lease.Target, lease.Account)
-		}
-		f.write(ctx, &verdict{result: lease.Shelve(time.Now().Add(shelvedFor), ledger.Unwanted, "the target does not want the account any more")})
+		f.log.Shelved(lease.Target, lease.Account)
+		f.write(ctx, &verdict{result: lease.Shelve()})
 	default:
 		return true
 	}

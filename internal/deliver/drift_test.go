@@ -454,6 +454,9 @@ func TestVoidAtATimeThatIsOver(t *testing.T) {
 				before := len(p.asked())
 				p.fails(nil)
 				w.start()
+				w.pass(time.Second / 2)
+				w.stop() // between the look and the question
+				w.start()
 				w.watched()
 				w.pass(quiet)
 				for _, sent := range p.asked()[before:] {

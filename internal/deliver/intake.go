@@ -146,8 +146,10 @@ func (f *Forwarder) putBack(now time.Time) error {
 
 // askForAll has the next look ask the agent for the stamps of all accounts. Until it has told them, no mark counts.
 func (f *Forwarder) askForAll() {
-	f.lost = true
-	f.watch.doubt()
+	if !f.lost {
+		f.lost = true
+		f.watch.doubt()
+	}
 }
 
 // awaitsAll asks the agent for the stamps of all accounts, if some were lost, and reports whether its answer is still to come.
@@ -199,10 +201,11 @@ func (f *Forwarder) applySightings() (applied []string, whole bool, err error) {
 			if err != nil {
 				return nil, false, err
 			}
-			applied = append(applied, name)
 			if refused && look.undated && !asked { // what it was held against may have been noted while the clock was ahead
 				f.askForAll()
 				whole = false
+			} else {
+				applied = append(applied, name)
 			}
 		case state == unclear:
 			whole = false
@@ -270,7 +273,30 @@ func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) (refused bo
 	for _, s := range sightings {
 		gone[s.Account.GUID] = s.Gone && k.Newest[s.Account.GUID].Stamp.IsZero() // what is told again, after a crash, may be over
 	}
-	return k.Refused, f.supersede(k, gone)
+	if err := f.supersede(k, gone); err != nil {
+		return false, err
+	}
+	return k.Refused, f.shelve(k, sightings)
+}
+
+// shelve keeps what waits from targets that do not want it any more, and lets go what they want again, as far as the agent has told of that.
+func (f *Forwarder) shelve(k ledger.Knowledge, sightings []change.Sighting) error {
+	var told []dsdb.GUID
+	for _, s := range sightings {
+		if s.Wanted != nil {
+			told = append(told, s.Account.GUID)
+		}
+	}
+	shelved, err := f.queue.Shelve(slices.Values(told), func(i queue.Item) bool { return unwanted(i, k) })
+	for _, item := range shelved {
+		f.log.Shelved(item.Target, item.Account)
+	}
+	return err
+}
+
+// unwanted reports whether, as far as is known, an item's target does not want it any more.
+func unwanted(i queue.Item, k ledger.Knowledge) bool {
+	return k.Newest[i.Account.GUID].Unwants(i.Target, i.Stamp, i.Proven, i.Shelved)
 }
 
 // queueChanges queues changes, to which no item refers yet.
@@ -395,6 +421,9 @@ func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now 
 			Captured: c.Captured, Proven: c.Proven, Due: now, Peers: c.Peers, MustChange: route.MustChange,
 		}
 		item.Account.UserPrincipalName = "" // the queue holds many items for long, and nobody asks them for it
+		if unwanted(item, k) {
+			item.Shelve()
+		}
 		switch order := c.Stamp.Compare(last.Stamp); {
 		case order == 0 && !f.resettles(&item, last): // done, and its file was not shredded; or proven twice
 		case outdated(item, k):
@@ -448,11 +477,11 @@ func (f *Forwarder) expire() error {
 
 func (f *Forwarder) expired(item queue.Item) error {
 	switch {
+	case item.Shelved: // nobody lacks it
+		f.log.ShelvedExpired(item.Target, item.Account)
+		return nil
 	case !item.Delivered.IsZero():
 		f.log.Unsettled(item.Target, item.Account)
-		return nil
-	case item.Shelved: // nobody lacks it
-		f.log.Expired(item.Target, item.Account)
 		return nil
 	}
 	err := f.ledger.Record(ledger.Entry{

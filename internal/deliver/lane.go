@@ -28,7 +28,6 @@ type lane struct {
 	health  *health
 	limiter *rate.Limiter
 	slots   chan struct{} // one for each attempt under way
-	unspent chan struct{} // tokens of the limiter's that no request was made for
 	wake    chan struct{}
 	times   times
 
@@ -52,7 +51,6 @@ func newLane(f *Forwarder, t Target) *lane {
 		f: f, name: t.Name, target: guarded{t.Target}, health: newHealth(t.Name, f.log),
 		limiter: rate.NewLimiter(limit, max(1, int(t.Rate))), // a burst of what one second allows
 		slots:   make(chan struct{}, workers),
-		unspent: make(chan struct{}, workers),
 		wake:    make(chan struct{}, 1),
 		was:     Up,
 
@@ -108,7 +106,7 @@ func (l *lane) next(ctx context.Context) (lease queue.Lease, done func(error), o
 		case !l.f.queue.Ready(l.name, proven, due):
 			l.sleep(ctx, l.readyAt(now))
 		case !token:
-			token = l.token(ctx) // and look again: it may have taken long
+			token = l.limiter.Wait(ctx) == nil // and look again: it may have taken long
 		default:
 			done, err := l.breaker()
 			if err != nil {
@@ -127,16 +125,6 @@ func (l *lane) next(ctx context.Context) (lease queue.Lease, done func(error), o
 		}
 	}
 	return queue.Lease{}, nil, false
-}
-
-// token waits until the rate allows a request.
-func (l *lane) token(ctx context.Context) bool {
-	select {
-	case <-l.unspent:
-		return true
-	default:
-		return l.limiter.Wait(ctx) == nil
-	}
 }
 
 func (l *lane) breaker() (func(error), error) { return l.health.breaker.Allow() }
@@ -183,10 +171,6 @@ func (l *lane) attempt(ctx, attempts context.Context, lease queue.Lease, done fu
 	f, item := l.f, lease.Item
 	if !f.wanted(ctx, lease) {
 		done(errUnused)
-		select {
-		case l.unspent <- struct{}{}:
-		default:
-		}
 		return
 	}
 	lastWord := f.lastWord(item, time.Now())

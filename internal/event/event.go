@@ -319,6 +319,11 @@ func (l *Log) Shelved(target string, a change.Account) {
 		slog.String("target", target), account(a))
 }
 
+// ShelvedExpired: what waited for a target that did not want the account any more has been shredded, since secret_ttl is over.
+func (l *Log) ShelvedExpired(target string, a change.Account) {
+	l.write(slog.LevelInfo, "shelved-expired", "the target did not want the account any more, and secret_ttl is over; shredded", slog.String("target", target), account(a))
+}
+
 // AccountGone: the account of a queued password was deleted, or the agent cannot read it; the password has been shredded.
 func (l *Log) AccountGone(target string, a change.Account, version uint32) {
 	l.write(slog.LevelInfo, "account-gone", "account was deleted, or cannot be read; its queued password is shredded", slog.String("target", target), account(a),

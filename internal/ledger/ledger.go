@@ -51,9 +51,6 @@ const Expired target.Class = "expired"
 // NameTaken is the class of a change that another account's took the name from.
 const NameTaken target.Class = "name-taken"
 
-// Unwanted is the class of a change that waits because the target does not want the account any more.
-const Unwanted target.Class = "unwanted"
-
 // Dropped is the class of a change that a person took out of the queue.
 const Dropped target.Class = "dropped"
 

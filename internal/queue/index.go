@@ -44,7 +44,7 @@ const (
 	delivered       // for the first time, at least
 	tried           // at least once
 	paused          // in answer to the last attempt the target asked for a pause
-	shelved         // nobody wants it
+	shelved         // the target does not want it
 )
 
 func (e *entry) is(f flags) bool { return e.flags&f != 0 }

@@ -11,7 +11,7 @@ import (
 )
 
 // line is the index of one target's items. An item lies in one of two orders while it can be leased, and in none while it is
-// parked, settles, or its account or place is leased. No two have the same account or the same place.
+// parked, shelved, settles, or its account or place is leased. No two have the same account or the same place.
 type line struct {
 	name           string
 	accounts       map[dsdb.GUID]*entry
@@ -76,9 +76,9 @@ func (l *line) count(e *entry, by int) {
 	}
 }
 
-// offer makes an entry leasable, unless it is parked or settles, or its account or its place is leased.
+// offer makes an entry leasable, unless it is parked, shelved or settles, or its account or its place is leased.
 func (l *line) offer(e *entry) {
-	if e.in != nowhere || e.is(parked) || e.is(settling) || l.leasedAccounts[e.guid] || l.leasedPlaces[e.place] {
+	if e.in != nowhere || e.is(parked|shelved|settling) || l.leasedAccounts[e.guid] || l.leasedPlaces[e.place] {
 		return
 	}
 	if !e.is(tried) && !e.waited {

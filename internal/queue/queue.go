@@ -80,9 +80,9 @@ type Item struct {
 	Class    target.Class   `json:"class,omitempty"`  // of the last attempt; empty: never tried
 	Reason   string         `json:"reason,omitempty"` // of the last attempt, in words
 	Parked   bool           `json:"parked,omitempty"`
-	Shelved  bool           `json:"shelved,omitempty"`
-	Resume   time.Time      `json:"resume,omitzero"` // until when the target asked for a pause, in answer to the last attempt
-	Pause    time.Duration  `json:"pause,omitempty"` // how long that was, in nanoseconds: Resume may be of a clock that was ahead
+	Shelved  bool           `json:"shelved,omitempty"` // the target does not want it, and it is not leased
+	Resume   time.Time      `json:"resume,omitzero"`   // until when the target asked for a pause, in answer to the last attempt
+	Pause    time.Duration  `json:"pause,omitempty"`   // how long that was, in nanoseconds: Resume may be of a clock that was ahead
 
 	// MustChange is the route's: the target is to demand another password at the next login there.
 	MustChange bool `json:"must_change,omitempty"`
@@ -135,11 +135,20 @@ func (l Lease) Postpone(class target.Class, reason string) Result {
 	}}
 }
 
-// Shelve says that the item was not tried, since nobody wants that, and is not to be before due.
-func (l Lease) Shelve(due time.Time, class target.Class, reason string) Result {
-	return Result{l, func(item *Item) {
-		item.Due, item.Class, item.Reason, item.Shelved = due, class, reason, true
-	}}
+// Unwanted is the class of an item that is shelved.
+const Unwanted target.Class = "unwanted"
+
+// Shelve says that the item was not tried, since the target does not want that, and is not to be until Queue.Shelve says otherwise.
+func (l Lease) Shelve() Result { return Result{l, func(item *Item) { item.Shelve() }} }
+
+// Shelve shelves an item that is not in a queue yet.
+func (i *Item) Shelve() {
+	i.Shelved, i.Class, i.Reason = true, Unwanted, "the target does not want the account any more"
+}
+
+// unshelve is the opposite.
+func (i *Item) unshelve() {
+	i.Shelved, i.Due, i.Class, i.Reason = false, time.Now(), target.Temporary, "the target did not want the account for a while"
 }
 
 // Settle says that a delivery may not be the last word. The item stays where it is, with its secret, and is not leased until Rouse.
@@ -402,6 +411,34 @@ func (q *Queue) Supersede(accounts iter.Seq[dsdb.GUID], places iter.Seq[string],
 		}
 	}
 	return dropped, q.drop(old)
+}
+
+// Shelve shelves the accounts' items that are unwanted, and takes those back that are not any more, but for what is leased or parked. It returns those that it shelved.
+func (q *Queue) Shelve(accounts iter.Seq[dsdb.GUID], unwanted func(Item) bool) (shelved []Item, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var entries []*entry
+	for _, l := range q.lines {
+		for guid := range accounts {
+			if e := l.accounts[guid]; e != nil && !e.is(parked) && !l.leasedAccounts[guid] {
+				entries = append(entries, e)
+			}
+		}
+	}
+	items, err := q.read(entries)
+	var down, back []*entry
+	for i, item := range items {
+		switch is := unwanted(item); {
+		case is && !item.Shelved:
+			down, shelved = append(down, entries[i]), append(shelved, item)
+		case !is && item.Shelved:
+			back = append(back, entries[i])
+		}
+	}
+	if err = errors.Join(err, q.edit(down, (*Item).Shelve), q.edit(back, (*Item).unshelve)); err != nil {
+		return nil, fmt.Errorf("shelving items: %w", err)
+	}
+	return shelved, nil
 }
 
 // Expire drops the items captured before a time, except those that are leased or parked, and returns them.
