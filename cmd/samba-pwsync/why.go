@@ -329,6 +329,8 @@ func (a *whyAccount) waits(t deliver.TargetStory, q deliver.Queued) (text string
 	switch {
 	case q.State == deliver.Trying:
 		return "it is being sent to " + t.Target, late
+	case q.Class == queue.Unwanted:
+		return t.Target + " does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false
 	case t.State == deliver.Denied:
 		return "it waits for " + t.Target + ", which denies access since " + clock(t.Since) + after(": ", t.Error), true
 	case t.State == deliver.Down:
@@ -337,8 +339,6 @@ func (a *whyAccount) waits(t deliver.TargetStory, q deliver.Queued) (text string
 		return "it waits for " + t.Target + ", which asked for a pause until " + clock(t.Next), true
 	case !a.fresh && time.Since(q.Captured) > 10*time.Second:
 		return "it waits for " + t.Target + ", held back until an agent tells that it is still current", true
-	case q.Class == queue.Unwanted:
-		return t.Target + " does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false
 	case q.Attempts > 0:
 		times := "once"
 		if q.Attempts > 1 {

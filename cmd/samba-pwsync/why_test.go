@@ -57,6 +57,8 @@ func TestVerdict(t *testing.T) {
 	}{
 		"as in the manual": {whyAccount{Forwarder: story(parked, delivered), Agent: found()}, "delivered to google " + day + ", 41 ms after the change; " +
 			"entra refuses it: the password has fewer than 3 character classes; the user has to choose another", true},
+		"not wanted, and denied": {whyAccount{Forwarder: story(waits(deliver.Denied, "no", deliver.Queued{Captured: now.Add(-time.Hour), Class: queue.Unwanted}))},
+			"entra does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false},
 		"not wanted any more": {whyAccount{Forwarder: story(waits(deliver.Up, "", deliver.Queued{Captured: now.Add(-time.Hour), Class: queue.Unwanted, Attempts: 2})), fresh: true},
 			"entra does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false},
 		"delivered":  {whyAccount{Forwarder: story(delivered)}, "delivered to google " + day + ", 41 ms after the change", false},

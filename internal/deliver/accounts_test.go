@@ -589,8 +589,8 @@ func TestUnwantedWhileItWaits(t *testing.T) {
 		if s := w.status("google"); s.Waiting != 1 || s.State != Up {
 			t.Errorf("%+v", s)
 		}
-		if _, err := w.f.Retry("", ""); err != nil {
-			t.Fatal(err)
+		if r, err := w.f.Retry("", ""); err != nil || r.Due != 0 {
+			t.Fatal(r, err)
 		}
 		w.pass(time.Minute)
 		w.places["google"].holds(1, 0)
@@ -723,6 +723,33 @@ func TestUnwantedWhileItSettles(t *testing.T) {
 		if n := len(w.places["google"].asked()); n != 1 {
 			t.Errorf("sent %d times", n)
 		}
+		w.unwatch()
+		w.stop()
+	})
+}
+
+// The agent tells that a target does not want an account while its password is on the way there; that comes to nothing, and the target is stopped: it is no drift.
+func TestUnwantedOnTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "google")
+		p := w.places["google"]
+		p.answers(func(context.Context, string, string) error {
+			time.Sleep(5 * time.Second)
+			return target.ErrDenied
+		})
+		w.start()
+		w.watched()
+		w.put(w.change(1, 2, "google"))
+		w.pass(2 * time.Second)
+		w.decides(1, 2, change.Lost)
+		w.pass(2 * time.Second)
+		w.happened("shelved", 0)
+		w.pass(5 * time.Second)
+		w.happened("shelved", 1)
+		w.drifts()
+		p.fails(nil)
+		w.pass(quiet)
+		p.holds(1, 0)
 		w.unwatch()
 		w.stop()
 	})

@@ -321,6 +321,7 @@ func (f *Forwarder) wanted(ctx context.Context, lease queue.Lease) bool {
 		// It is kept, for as long as others: a slip in a filter is not to shred what waits.
 		f.log.Shelved(lease.Target, lease.Account)
 		f.write(ctx, &verdict{result: lease.Shelve()})
+		f.reshelve(ctx, lease.Account.GUID) // the agent may have told otherwise meanwhile
 	default:
 		return true
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -281,17 +283,32 @@ func (f *Forwarder) sight(at time.Time, sightings []change.Sighting) (refused bo
 
 // shelve keeps what waits from targets that do not want it any more, and lets go what they want again, as far as the agent has told of that.
 func (f *Forwarder) shelve(k ledger.Knowledge, sightings []change.Sighting) error {
-	var told []dsdb.GUID
+	told := map[dsdb.GUID]bool{}
 	for _, s := range sightings {
 		if s.Wanted != nil {
-			told = append(told, s.Account.GUID)
+			told[s.Account.GUID] = true
 		}
 	}
-	shelved, err := f.queue.Shelve(slices.Values(told), func(i queue.Item) bool { return unwanted(i, k) })
+	return f.shelveOf(maps.Keys(told), k)
+}
+
+func (f *Forwarder) shelveOf(accounts iter.Seq[dsdb.GUID], k ledger.Knowledge) error {
+	shelved, err := f.queue.Shelve(accounts, func(i queue.Item) bool { return unwanted(i, k) })
 	for _, item := range shelved {
 		f.log.Shelved(item.Target, item.Account)
 	}
 	return err
+}
+
+// reshelve does so with an item that was leased when the agent told.
+func (f *Forwarder) reshelve(ctx context.Context, guid dsdb.GUID) {
+	f.persist(ctx, "shelving items", func() error {
+		n, err := f.ledger.Newest(guid)
+		if err != nil {
+			return err
+		}
+		return f.shelveOf(slices.Values([]dsdb.GUID{guid}), ledger.Knowledge{Newest: map[dsdb.GUID]ledger.Newest{guid: n}})
+	})
 }
 
 // unwanted reports whether, as far as is known, an item's target does not want it any more.
@@ -435,6 +452,9 @@ func (f *Forwarder) items(file string, c change.Change, k ledger.Knowledge, now 
 				return nil, err
 			}
 		default:
+			if item.Shelved {
+				f.log.Shelved(item.Target, item.Account)
+			}
 			items = append(items, item)
 		}
 	}

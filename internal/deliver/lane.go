@@ -266,6 +266,7 @@ func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastW
 		f.finish(ctx, lease, &outcome, class, reason, lastWord)
 	case class == target.Denied:
 		f.write(ctx, &verdict{result: lease.Postpone(class, reason)})
+		f.reshelve(ctx, item.Account.GUID)
 	default:
 		asked := target.Delay(err)
 		due := now.Add(delay(item.Attempts, asked, rand.Float64()))
@@ -275,6 +276,7 @@ func (l *lane) conclude(ctx context.Context, lease queue.Lease, err error, lastW
 			result = lease.Throttle(due, now.Add(min(asked, maxAsked)), reason)
 		}
 		f.write(ctx, &verdict{result: result})
+		f.reshelve(ctx, item.Account.GUID)
 	}
 }
 

@@ -52,6 +52,8 @@ func queued(i queue.Item, leased bool) Queued {
 		q.State, q.Refused, q.Due = Refused, q.Due, time.Time{}
 	case i.Settling:
 		q.State, q.Due = Settling, time.Time{}
+	case i.Shelved:
+		q.Due = time.Time{}
 	case leased:
 		q.State = Trying
 	}
@@ -142,6 +144,9 @@ func (f *Forwarder) Retry(account, name string) (Retried, error) {
 	}
 	hurried, now := map[string]bool{}, time.Now()
 	count := func(i queue.Item, leased bool) error {
+		if i.Shelved {
+			return nil
+		}
 		switch queued(i, leased).State {
 		case Refused:
 			r.Parked++

@@ -167,6 +167,9 @@ func (d *draft) decide(at time.Time, s change.Sighting) error {
 	if err != nil || s.Stamp.IsZero() || s.Stamp.Compare(known.Stamp) != 0 {
 		return err
 	}
+	if at.Before(known.Asked) && !known.Asked.After(time.Now()) { // told again, after a later answer
+		return nil
+	}
 	decided := known
 	decided.Account, decided.Asked = s.Account, at
 	decided.Wanted = &change.Wanted{DC: s.Wanted.DC, Routes: slices.Clone(s.Wanted.Routes)}

@@ -144,6 +144,7 @@ func (l Lease) Shelve() Result { return Result{l, func(item *Item) { item.Shelve
 // Shelve shelves an item that is not in a queue yet.
 func (i *Item) Shelve() {
 	i.Shelved, i.Class, i.Reason = true, Unwanted, "the target does not want the account any more"
+	i.Resume, i.Pause = time.Time{}, 0
 }
 
 // unshelve is the opposite.
@@ -413,32 +414,33 @@ func (q *Queue) Supersede(accounts iter.Seq[dsdb.GUID], places iter.Seq[string],
 	return dropped, q.drop(old)
 }
 
-// Shelve shelves the accounts' items that are unwanted, and takes those back that are not any more, but for what is leased or parked. It returns those that it shelved.
-func (q *Queue) Shelve(accounts iter.Seq[dsdb.GUID], unwanted func(Item) bool) (shelved []Item, err error) {
+// Shelve shelves the accounts' items that are unwanted, and takes those back that are not any more, but for what is leased or parked. It returns those that it shelved. No
+// account is named twice.
+func (q *Queue) Shelve(accounts iter.Seq[dsdb.GUID], unwanted func(Item) bool) (down []Item, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var entries []*entry
 	for _, l := range q.lines {
 		for guid := range accounts {
-			if e := l.accounts[guid]; e != nil && !e.is(parked) && !l.leasedAccounts[guid] {
+			if e := l.accounts[guid]; e != nil && !e.is(parked) && (e.is(shelved) || !l.leasedAccounts[guid]) {
 				entries = append(entries, e)
 			}
 		}
 	}
 	items, err := q.read(entries)
-	var down, back []*entry
+	var off, back []*entry
 	for i, item := range items {
 		switch is := unwanted(item); {
 		case is && !item.Shelved:
-			down, shelved = append(down, entries[i]), append(shelved, item)
+			off, down = append(off, entries[i]), append(down, item)
 		case !is && item.Shelved:
 			back = append(back, entries[i])
 		}
 	}
-	if err = errors.Join(err, q.edit(down, (*Item).Shelve), q.edit(back, (*Item).unshelve)); err != nil {
+	if err = errors.Join(err, q.edit(off, (*Item).Shelve), q.edit(back, (*Item).unshelve)); err != nil {
 		return nil, fmt.Errorf("shelving items: %w", err)
 	}
-	return shelved, nil
+	return down, nil
 }
 
 // Expire drops the items captured before a time, except those that are leased or parked, and returns them.
@@ -690,7 +692,7 @@ func (q *Queue) Waits(guid dsdb.GUID, name string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.line(name).accounts[guid]
-	return e != nil && !e.is(parked|delivered)
+	return e != nil && e.waits()
 }
 
 // CountSince returns how many of the items that wait for their first delivery to the target, and are not shelved, were proven before a moment.

@@ -467,6 +467,72 @@ func TestWake(t *testing.T) {
 	}
 }
 
+// What is shelved is not leased, hurried or counted as waiting, over a start too, until it is taken back; what is leased or parked is not shelved, and the account's next change is another item.
+func TestShelve(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	shelve := func(unwanted bool, want int) {
+		t.Helper()
+		accounts := []dsdb.GUID{{1}, {2}, {3}, {4}, {9}}
+		shelved, err := q.Shelve(slices.Values(accounts), func(Item) bool { return unwanted })
+		if err != nil || len(shelved) != want {
+			t.Errorf("shelved %d, want %d: %v", len(shelved), want, err)
+		}
+	}
+	add(t, q, item("a", 4, 1))
+	if err := q.Return(lease(t, q, "a").Park(target.NoUser, "unknown")); err != nil {
+		t.Fatal(err)
+	}
+	add(t, q, item("a", 3, 1))
+	leased := lease(t, q, "a")
+	add(t, q, item("a", 1, 1), item("b", 1, 1), item("a", 2, 1))
+	shelve(true, 3)
+	shelve(true, 0)
+	if err := q.Return(leased.Retry(at(1), target.Temporary, "busy")); err != nil {
+		t.Fatal(err)
+	}
+	shelve(true, 1)
+	for range 2 {
+		if _, ok := q.Next("a"); ok || q.Ready("a", start, forever) || q.Ready("b", start, forever) {
+			t.Error("it may be leased")
+		}
+		if n, err := q.Hurry(func(dsdb.GUID, string) bool { return true }); n != 0 || err != nil {
+			t.Errorf("hurried %d: %v", n, err)
+		}
+		if q.Waits(dsdb.GUID{1}, "a") || q.CountSince("a", forever) != 0 {
+			t.Error("it counts as waiting")
+		}
+		if err := q.Waiting(func(i Item) error { return fmt.Errorf("%+v", i) }); err != nil {
+			t.Errorf("it is listed as waiting: %v", err)
+		}
+		_ = q.Close()
+		q = open(t, path)
+	}
+	add(t, q, item("a", 2, 2))
+	if l := lease(t, q, "a"); l.Account.GUID != (dsdb.GUID{2}) || l.Shelved {
+		t.Errorf("%+v", l.Item)
+	} else if err := q.Return(l.Done()); err != nil {
+		t.Fatal(err)
+	}
+	shelve(false, 0)
+	for range 2 {
+		if l := lease(t, q, "a"); l.Shelved || l.Class != target.Temporary {
+			t.Errorf("%+v", l.Item)
+		} else if err := q.Return(l.Shelve()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if q.Ready("a", start, forever) {
+		t.Error("what was shelved when it was to be sent may be leased")
+	}
+	if err := q.Return(lease(t, q, "b").Done()); err != nil {
+		t.Fatal(err)
+	}
+	if dropped, err := q.Expire(forever); err != nil || len(dropped) != 2 || !dropped[0].Shelved {
+		t.Errorf("expired: %+v, %v", dropped, err)
+	}
+}
+
 // What is read of the queue has the time of day as it is counted now, however the clock was set since the start: it is held against what others note.
 func TestTimesAfterTheClockWasSet(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, time.Hour} {
