@@ -200,6 +200,9 @@ func (f *Forwarder) recall() error {
 		}
 		f.lost = f.lost || void
 	}
+	if f.lost {
+		f.watch.doubt()
+	}
 	for name, l := range f.lanes {
 		resume, why, err := f.queue.Paused(name)
 		if err != nil {

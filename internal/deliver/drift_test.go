@@ -525,3 +525,64 @@ func TestAskingIsNoAlarm(t *testing.T) {
 		w.stop()
 	})
 }
+
+// The directory went back, and the forwarder starts before it has been told: what was delivered, or waits, of the directory's past does not stand in the way of a change that has come since, and which
+// has a lower version.
+func TestChangeBeforeTheRestoreIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name                   string
+		delivered, gone, noted bool
+	}{
+		{"the past was delivered", true, false, false}, {"the past was delivered, and the account deleted", true, true, false},
+		{"the past waits", false, false, false}, {"the past waits, and the restore was noted before a crash", false, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				p := w.places["google"]
+				if !c.delivered {
+					p.fails(errDown)
+				}
+				w.start()
+				w.watched()
+				w.pass(2 * time.Second)
+				w.put(w.change(1, 3, "google"))
+				w.pass(2 * time.Second)
+				if c.gone {
+					w.tell(change.Sighting{Account: account(1), Gone: true})
+					w.pass(2 * time.Second)
+				}
+				w.unwatch()
+				w.stop()
+				time.Sleep(time.Minute)
+				reset := change.Sighting{Account: account(1), Stamp: stamp(1)}
+				began := time.Now()
+				w.write(change.SightingsFile(began, "1"), resets(reset, change.Sighting{Whole: true}))
+				if c.noted {
+					if err := w.openDatabases(); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := w.ledger.See(began, reset, change.Sighting{Whole: true}); err != nil {
+						t.Fatal(err)
+					}
+					w.close()
+				}
+				time.Sleep(time.Second)
+				w.put(w.change(1, 2, "google"))
+				w.all = func() []change.Sighting {
+					return []change.Sighting{{Account: account(1), Stamp: stamp(2), Reset: true}, {Whole: true}}
+				}
+				p.fails(nil)
+				time.Sleep(time.Second)
+				w.start()
+				w.watched()
+				w.pass(quiet)
+				p.holds(1, 2)
+				w.happened("superseded", 0)
+				w.settled()
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}

@@ -362,10 +362,16 @@ func (f *Forwarder) queueBatch(names []string) error {
 	}
 	var done []string
 	for i, c := range changes {
-		if k.Newest[c.Account.GUID].Outdates(c.Stamp, c.Proven) && !f.watch.covers(c.Proven) && !f.overdue(c.Captured, now) {
-			// It came late; or the directory went back, and we have not been told; or a clock that was ahead then says that it was proven before.
-			// Its file waits until we know.
-			continue
+		if !f.watch.covers(c.Proven) && !f.overdue(c.Captured, now) {
+			old, err := f.looksOld(c, k)
+			if err != nil {
+				return err
+			}
+			if old {
+				// It came late; or the directory went back, and we have not been told; or a clock that was ahead then says that it was proven before.
+				// Its file waits until we know.
+				continue
+			}
 		}
 		wanted, err := f.items(files[i], c, k, now)
 		if err != nil {
@@ -375,6 +381,11 @@ func (f *Forwarder) queueBatch(names []string) error {
 		if len(wanted) > 0 {
 			f.log.Queued(c)
 		}
+	}
+	// Items for targets that do not want the account any more; and what a directory that went back does not hold, which a crash may have left there: it looks
+	// newer than what has come since.
+	if err := f.supersede(k, nil); err != nil {
+		return err
 	}
 	// One transaction stands between a change and its first attempt; all else is done behind the lanes' backs.
 	replaced, err := f.queue.Add(items...)
@@ -394,13 +405,24 @@ func (f *Forwarder) queueBatch(names []string) error {
 		return err
 	}
 	f.queue.Told()
-	if err := f.supersede(k, nil); err != nil { // items for targets that do not want the account any more
-		return err
-	}
 	for _, name := range done {
 		f.shred(name)
 	}
 	return nil
+}
+
+// looksOld reports whether something newer than a change is known, in the directory or at a target.
+func (f *Forwarder) looksOld(c change.Change, k ledger.Knowledge) (bool, error) {
+	if k.Newest[c.Account.GUID].Outdates(c.Stamp, c.Proven) {
+		return true, nil
+	}
+	for _, route := range c.Routes {
+		last, err := f.ledger.Last(route.Target, c.Account.GUID)
+		if err != nil || c.Stamp.Compare(last.Stamp) < 0 {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // parseChange reads the change that belongs into the file of that name. Error: change.ErrDamaged.

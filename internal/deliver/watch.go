@@ -29,15 +29,16 @@ const (
 type watch struct {
 	log *event.Log
 
-	mu     sync.Mutex
-	begun  time.Time // when a mark was first missed
-	known  bool      // a mark has been read, or there was none
-	mark   time.Time // the last one, as the agent wrote it
-	asOf   time.Time // everything up to here has been applied to ledger and queue
-	held   bool      // items are held back, and that has been said
-	looked time.Time // at the clocks
-	steady time.Time // since when they have agreed; zero: since the start
-	back   time.Time // the time of day, as it is counted now, at the last look before the clock was set back; zero: it was not, or past was called since
+	mu      sync.Mutex
+	begun   time.Time // when a mark was first missed
+	known   bool      // a mark has been read, or there was none
+	mark    time.Time // the last one, as the agent wrote it
+	asOf    time.Time // everything up to here has been applied to ledger and queue
+	held    bool      // items are held back, and that has been said
+	looked  time.Time // at the clocks
+	steady  time.Time // since when they have agreed; zero: since the start
+	doubted time.Time // when it was last noticed that something may not be known
+	back    time.Time // the time of day, as it is counted now, at the last look before the clock was set back; zero: it was not, or past was called since
 
 	heard map[string][]hearing // by peer, as the last mark has them; the oldest first. See settle.go
 }
@@ -86,8 +87,10 @@ func (w *watch) window(now time.Time) (proven, due time.Time) {
 	defer w.mu.Unlock()
 	w.look(now)
 	proven = now.Add(-provenFor)
-	if proven.Before(w.steady) {
-		proven = w.steady
+	for _, since := range []time.Time{w.steady, w.doubted} {
+		if proven.Before(since) {
+			proven = since
+		}
 	}
 	if !w.fresh(now) {
 		return proven, time.Time{}
@@ -120,11 +123,12 @@ func (w *watch) steadySince(now time.Time) time.Time {
 	return w.steady
 }
 
-// doubt has no mark count that was read so far.
+// doubt has no mark count that was read so far, nor a proof of before.
 func (w *watch) doubt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.asOf, w.begun = time.Time{}, time.Now()
+	now := time.Now()
+	w.asOf, w.begun, w.doubted = time.Time{}, now, now
 }
 
 // covers reports whether everything has been seen up to a moment.
