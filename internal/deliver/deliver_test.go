@@ -24,6 +24,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
+	"github.com/samba-pwsync/samba-pwsync/internal/trial"
 )
 
 var errDown = errors.New("connection refused")
@@ -734,7 +735,7 @@ func TestClockIsSetAhead(t *testing.T) {
 		{defaultTTL, 0, false},
 		{defaultTTL + time.Second, 0, true},
 	} {
-		if got := f.overdue(captured, set(begin.Add(c.passed), c.by)); got != c.want {
+		if got := f.overdue(captured, trial.ClockSet(begin.Add(c.passed), c.by)); got != c.want {
 			t.Errorf("%v after the capture, with the clock set by %v: %v", c.passed, c.by, got)
 		}
 	}

@@ -13,8 +13,6 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/trial"
 )
 
-var set = trial.ClockSet // for short
-
 // begun returns a watch that has looked for a mark at a time, when there was none.
 func begun(now time.Time) (*watch, *event.Log) {
 	log := event.New(slog.New(slog.DiscardHandler))
@@ -86,7 +84,7 @@ func TestClockIsSet(t *testing.T) {
 			// The agent ends with that. What the clock says now comes closer to the mark, and away from it again.
 			for range 3 * 3600 {
 				truth = truth.Add(time.Second)
-				now := set(truth, by)
+				now := trial.ClockSet(truth, by)
 				w.set(change.Mark{AsOf: last.Round(0)}, now)
 				if proven, due := w.window(now); !due.IsZero() || !proof.Before(proven) {
 					t.Fatalf("%v after the mark: proven %v, due %v", truth.Sub(last), proven, due)
@@ -97,7 +95,7 @@ func TestClockIsSet(t *testing.T) {
 			}
 
 			// It comes back.
-			now := set(truth, by)
+			now := trial.ClockSet(truth, by)
 			w.set(change.Mark{AsOf: now.Round(0)}, now)
 			if proven, due := w.window(now); retry.After(due) || !proof.Before(proven) {
 				t.Errorf("with a new mark: proven %v, due %v", proven, due)
@@ -107,7 +105,7 @@ func TestClockIsSet(t *testing.T) {
 			written := now.Round(0)
 			truth = truth.Add(time.Second)
 			retry = truth
-			now = set(truth, 0)
+			now = trial.ClockSet(truth, 0)
 			w.set(change.Mark{AsOf: written}, now)
 			if _, due := w.window(now); due.After(truth) {
 				t.Errorf("a mark that was written before the clock was set covers what came after: %v", due)
@@ -127,7 +125,7 @@ func TestMachineSlept(t *testing.T) {
 	w, log := begun(begin)
 	now := begin.Add(time.Second)
 	w.set(change.Mark{AsOf: now.Round(0)}, now)
-	awake := set(now.Add(500*time.Millisecond), 2*time.Hour)
+	awake := trial.ClockSet(now.Add(500*time.Millisecond), 2*time.Hour)
 	if proven, due := w.window(awake); !due.IsZero() || !now.Before(proven) {
 		t.Errorf("proven %v, due %v", proven, due)
 	}
@@ -145,7 +143,7 @@ func TestClockIsSlewed(t *testing.T) {
 	w, log := begun(begin)
 	for second := range 3600 {
 		d := time.Duration(second) * time.Second
-		now := set(begin.Add(d), d/1000)
+		now := trial.ClockSet(begin.Add(d), d/1000)
 		w.set(change.Mark{AsOf: now.Round(0)}, now)
 		if _, due := w.window(now); second > 0 && due.IsZero() {
 			t.Fatalf("stale after %v", d)
@@ -222,17 +220,17 @@ func TestSetBack(t *testing.T) {
 		{6 * time.Second, 0, 3 * time.Second},
 		{7 * time.Second, -time.Minute, 6*time.Second - time.Minute}, // once more, and the first has not been dealt with
 	} {
-		got := w.setBack(set(begin.Add(c.passed), c.by))
+		got := w.setBack(trial.ClockSet(begin.Add(c.passed), c.by))
 		if want := begin.Round(0).Add(c.want); c.want == 0 && !got.IsZero() || c.want != 0 && !got.Equal(want) {
 			t.Errorf("after %v, set by %v: %v, want %v", c.passed, c.by, got, c.want)
 		}
 	}
 	w.past(begin) // of another
-	back := w.setBack(set(begin.Add(8*time.Second), -time.Minute))
+	back := w.setBack(trial.ClockSet(begin.Add(8*time.Second), -time.Minute))
 	if back.IsZero() {
 		t.Error("it was forgotten")
 	}
-	if w.past(back); !w.setBack(set(begin.Add(9*time.Second), -time.Minute)).IsZero() {
+	if w.past(back); !w.setBack(trial.ClockSet(begin.Add(9*time.Second), -time.Minute)).IsZero() {
 		t.Error("it was not")
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/seal"
+	"github.com/samba-pwsync/samba-pwsync/internal/trial"
 )
 
 const keep = 72 * time.Hour
@@ -149,20 +149,6 @@ func TestTendDestroysInTime(t *testing.T) {
 	tend(late, nobody, 0)
 }
 
-// set returns what time.Now would have returned had the clock been set by that much: see the one of internal/deliver, whose test says if package
-// time keeps its readings differently one day.
-func set(now time.Time, by time.Duration) time.Time {
-	layout := struct {
-		wall uint64
-		ext  int64
-		loc  *time.Location
-	}{}
-	now = now.Add(by)
-	monotonic := (*int64)(unsafe.Add(unsafe.Pointer(&now), unsafe.Offsetof(layout.ext)))
-	*monotonic -= int64(by)
-	return now
-}
-
 // A clock that is ahead at the start, or is set ahead, makes each retired key look due. For a while none is destroyed for that.
 func TestClockAhead(t *testing.T) {
 	for name, keep := range map[string]time.Duration{"long": keep, "short": 5 * time.Minute} {
@@ -172,7 +158,7 @@ func TestClockAhead(t *testing.T) {
 			must(t, err)
 			r := ring(t, f)
 			grace := min(sureAfter, keep)
-			begin := set(r.steady, 2*keep)
+			begin := trial.ClockSet(r.steady, 2*keep)
 			r.looked, r.steady = begin, begin // it started with a clock that is ahead
 			tend := func(now time.Time, want int) {
 				t.Helper()
@@ -186,9 +172,9 @@ func TestClockAhead(t *testing.T) {
 			}
 			tend(begin.Add(grace-time.Second), 0)
 			later := begin.Add(grace + time.Second)
-			tend(set(later, 2*time.Second), 0)
-			tend(set(later.Add(grace-time.Second), 2*time.Second), 0)
-			tend(set(later.Add(grace), 2*time.Second), 1)
+			tend(trial.ClockSet(later, 2*time.Second), 0)
+			tend(trial.ClockSet(later.Add(grace-time.Second), 2*time.Second), 0)
+			tend(trial.ClockSet(later.Add(grace), 2*time.Second), 1)
 		})
 	}
 }
