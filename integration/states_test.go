@@ -8,20 +8,44 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/sandbox"
 )
 
-// testStates: what becomes of a password that has to be changed at the next logon, and of a disabled account's, is each target's to say; and
-// of two accounts with one name there neither is sent.
+// testStates: what becomes of a password that has to be changed at the next logon, and of a disabled account's, is each target's to say; of two accounts
+// with one name there neither is sent; and what a target has stopped wanting while it waited is not.
 func testStates(t *testing.T) {
 	must(t, company.DC.WriteConfig(ctx, lab.DefaultConfig))
 	_, err := company.DC.Exec(ctx, "", "sed", "-i",
-		`-e/^\[target.google\]/a temporary = "force-change"\ndisabled = "skip"`, `-e/^\[target.entra\]/a temporary = "skip"`,
+		`-e/^\[target.google\]/a temporary = "force-change"\ndisabled = "skip"\nfilter = "(!(description=not for google))"`, `-e/^\[target.entra\]/a temporary = "skip"`,
 		`-es/"userPrincipalName"/"mail"/`, lab.ConfigFile) // which two accounts may have alike
 	must(t, err)
 	must(t, company.DC.StopServe(ctx))
 	must(t, company.DC.StartServe(ctx))
 	t.Cleanup(func() { must(t, company.DC.Configure(ctx, lab.DefaultConfig)) })
+	t.Run("not wanted any more", testNotWantedAnyMore)
 	t.Run("temporary", func(t *testing.T) { t.Parallel(); testTemporary(t) })
 	t.Run("disabled", func(t *testing.T) { t.Parallel(); testDisabled(t) })
 	t.Run("two accounts with one name", func(t *testing.T) { t.Parallel(); testNameShared(t) })
+}
+
+func testNotWantedAnyMore(t *testing.T) {
+	u := newUser(t)
+	first, password := u.password(), company.NewPassword()
+	must(t, company.Sandbox.Misbehave(ctx, sandbox.Google, sandbox.Fault{Kind: "503"}))
+	t.Cleanup(func() { must(t, company.Sandbox.Behave(ctx)) })
+	must(t, company.DC.LDAPSReset(ctx, u.name, "", password))
+	u.waitAt(t, sandbox.Microsoft, password)
+	must(t, company.DC.SetAttribute(ctx, u.name, "description", "not for google"))
+	verdict(t, "shelved", u.name, 1)
+	u.why(t, "0", "delivered to entra ", "; google does not want the account any more; ")
+	must(t, company.Sandbox.Behave(ctx))
+	if code, said := command(t, "queue retry --all"); code != "0" {
+		t.Errorf("%s, %q", code, said)
+	}
+	if u.holds(t, sandbox.Google, password, 10*time.Second) || !u.holds(t, sandbox.Google, first, 0) {
+		t.Error("google was sent what it does not want")
+	}
+	u.drifts(t)
+	must(t, company.DC.SetAttribute(ctx, u.name, "description", "for all again"))
+	u.waitAt(t, sandbox.Google, password)
+	u.why(t, "0", "delivered to entra ", "; delivered to google ")
 }
 
 func testTemporary(t *testing.T) {
