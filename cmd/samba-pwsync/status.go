@@ -196,7 +196,7 @@ func (r *report) judge() {
 			attention("who has which policy, and which targets want whom, is known to the hook as it last was (%s): %s", clock(p.Made), p.Error)
 		}
 		if until := r.Agent.Watch.PutOff; !until.IsZero() {
-			attention("the forwarder has lost again and again what the agent told it (does the disk damage spool/outgoing?): it is told at %s, and what waited is held back until then", clock(until))
+			attention("the forwarder has lost again and again what the agent told it (does the disk damage spool/outgoing, or something set the clock?): it is told at %s, and what waited is held back until then", clock(until))
 		}
 		for _, f := range r.Agent.Floods {
 			attention("a flood of passwords, %s, that are nobody's (%d): somebody calls SamrValidatePassword, or a program runs wild; none of it is sent, "+

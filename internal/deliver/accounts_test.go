@@ -728,6 +728,43 @@ func TestUnwantedWhileItSettles(t *testing.T) {
 	})
 }
 
+// Wanted again, but under another name, or in a state in which its password is not to be sent: what was shelved stays so, and that is drift.
+func TestWantedAgainOtherwise(t *testing.T) {
+	for name, c := range map[string]struct {
+		user         string
+		told, drifts change.Reason
+	}{
+		"another name": {"other", change.Lost, change.WantedSince},
+		"shared":       {user(1), change.NameShared, change.NameShared},
+	} {
+		t.Run(name, func(t *testing.T) {
+			route := change.WantedRoute{Route: change.Route{Target: "google", User: c.user}, Reason: c.told}
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "google")
+				p := w.places["google"]
+				p.fails(target.ErrDenied)
+				w.start()
+				w.watched()
+				w.put(w.change(1, 2, "google"))
+				w.pass(2 * time.Second)
+				w.decides(1, 2, change.Lost)
+				w.pass(2 * time.Second)
+				w.happened("shelved", 1)
+				w.tell(change.Sighting{Account: account(1), Stamp: stamp(2), Wanted: &change.Wanted{Routes: []change.WantedRoute{route}}})
+				w.pass(2 * time.Second)
+				p.fails(nil)
+				w.pass(quiet)
+				p.holds(1, 0)
+				if n := w.f.Status().Drift[c.drifts]; n != 1 {
+					t.Errorf("drift: %v", w.f.Status().Drift)
+				}
+				w.unwatch()
+				w.stop()
+			})
+		})
+	}
+}
+
 // The agent tells that a target does not want an account while its password is on the way there; that comes to nothing, and the target is stopped: it is no drift.
 func TestUnwantedOnTheWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,6 +68,7 @@ func (f *Forwarder) intake(ctx context.Context, ticks <-chan struct{}) {
 		if now := time.Now(); now.Sub(expired) >= expireEvery {
 			f.try("expiring secrets", f.expire)
 			f.try("giving memory back", func() error { return errors.Join(f.queue.Rest(), f.ledger.Rest()) })
+			maps.DeleteFunc(f.undated, func(_ string, met time.Time) bool { return now.Sub(met) > sureAfter }) // no look takes as long
 			expired = now
 		}
 		// With a hundred thousand files a look takes tenths of a second, and hints come several times in one: four parts of five are for others.

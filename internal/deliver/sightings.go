@@ -203,5 +203,5 @@ func (f *Forwarder) reshelve(ctx context.Context, guid dsdb.GUID) {
 
 // unwanted reports whether, as far as is known, an item's target does not want it any more.
 func unwanted(i queue.Item, k ledger.Knowledge) bool {
-	return k.Newest[i.Account.GUID].Unwants(i.Target, i.Stamp, i.Proven, i.Shelved)
+	return k.Newest[i.Account.GUID].Unwants(change.Route{Target: i.Target, User: i.User}, i.Stamp, i.Proven, i.Shelved)
 }

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/samba-pwsync/samba-pwsync/internal/boltfile"
@@ -39,13 +39,15 @@ func voidOf(value []byte) (void time.Time) {
 }
 
 // Unwants reports whether a target does not want a password of the account any more, by an answer of after its proof. before says whether it did not before: that
-// holds until an answer says otherwise.
-func (n Newest) Unwants(name string, stamp dsdb.Stamp, proven time.Time, before bool) bool {
-	switch {
-	case n.Wanted == nil || !stamp.Equal(n.Stamp):
+// holds until an answer says that it wants the account under the name that it had there, which may be another's by now, and in the state that it is in.
+func (n Newest) Unwants(to change.Route, stamp dsdb.Stamp, proven time.Time, before bool) bool {
+	if n.Wanted == nil || !stamp.Equal(n.Stamp) {
 		return before
-	case slices.ContainsFunc(n.Wanted.Routes, func(r change.WantedRoute) bool { return r.Target == name }):
-		return false
+	}
+	for _, r := range n.Wanted.Routes {
+		if r.Target == to.Target {
+			return before && (r.Reason.OfState() || !strings.EqualFold(r.User, to.User))
+		}
 	}
 	return before || n.Asked.After(proven) && !n.Asked.After(time.Now())
 }

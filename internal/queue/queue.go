@@ -235,6 +235,7 @@ func (q *Queue) load(key, head, value []byte) error {
 	now := time.Since(q.epoch)
 	e.due = min(e.due, now+maxAhead)
 	e.proven = min(e.proven, 0) // before this run, whatever a clock said that was ahead
+	e.captured = min(e.captured, q.epoch.UnixNano())
 	q.insert(q.line(name), e, peers)
 	return nil
 }

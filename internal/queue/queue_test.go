@@ -467,6 +467,20 @@ func TestWake(t *testing.T) {
 	}
 }
 
+// What was captured by a clock that was ahead expires like what was captured at the start.
+func TestExpireWhatIsToCome(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	q := open(t, path)
+	i := item("a", 1, 1)
+	i.Captured = time.Now().AddDate(1, 0, 0)
+	add(t, q, i)
+	_ = q.Close()
+	q = open(t, path)
+	if dropped, err := q.Expire(time.Now().Add(time.Second)); err != nil || len(dropped) != 1 {
+		t.Errorf("%d expired: %v", len(dropped), err)
+	}
+}
+
 // What is shelved is not leased, hurried or counted as waiting, over a start too, until it is taken back; what is leased or parked is not shelved, and the account's next change is another item.
 func TestShelve(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "queue.db")
