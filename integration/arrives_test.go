@@ -18,7 +18,7 @@ func testArrivesOver(t *testing.T, routes []lab.Route) {
 			must(t, company.DC.Login(u.name, u.password()))
 
 			old, password := u.password(), company.NewPassword()
-			must(t, route.Change(ctx, u.name, old, password))
+			u.changesBy(t, route, password)
 			u.arrives(t, password)
 			must(t, company.DC.Login(u.name, password))
 			if company.DC.Login(u.name, old) == nil {

@@ -37,7 +37,7 @@ func testRefusedByPolicy(t *testing.T) {
 				must(t, company.DC.Login(u.name, u.password()))
 
 				next := company.NewPassword()
-				must(t, route.Change(ctx, u.name, u.password(), next))
+				u.changesBy(t, route, next)
 				u.arrives(t, next)
 			})
 		}
@@ -55,7 +55,7 @@ func testRefusedByHistory(t *testing.T, routes []lab.Route) {
 			u := newUser(t)
 			old := u.password()
 			current := company.NewPassword()
-			must(t, route.Change(ctx, u.name, old, current))
+			u.changesBy(t, route, current)
 			u.arrives(t, current)
 
 			if err := route.Change(ctx, u.name, current, old); err == nil {
@@ -68,7 +68,7 @@ func testRefusedByHistory(t *testing.T, routes []lab.Route) {
 			must(t, company.DC.Login(u.name, current))
 
 			next := company.NewPassword()
-			must(t, route.Change(ctx, u.name, current, next))
+			u.changesBy(t, route, next)
 			u.arrives(t, next)
 		})
 	}

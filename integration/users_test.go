@@ -40,6 +40,22 @@ func newUser(t *testing.T) *user {
 // password is the account's current one.
 func (u *user) password() string { return u.sent[len(u.sent)-1] }
 
+// changesBy sets a password by a route, which the directory has to take. Where the client gave up waiting, whether it did is seen by logging in.
+func (u *user) changesBy(t *testing.T, route lab.Route, password string) {
+	t.Helper()
+	err := route.Change(ctx, u.name, u.password(), password)
+	for tries := 1; err != nil && tries < 3; tries++ {
+		if company.DC.Login(u.name, password) == nil {
+			return
+		}
+		if !lab.AnswerLost(err) {
+			break
+		}
+		err = route.Change(ctx, u.name, u.password(), password)
+	}
+	must(t, err)
+}
+
 // arrives waits until both clouds hold the password, and demands that they got exactly what they must have got, in order.
 func (u *user) arrives(t *testing.T, password string) {
 	t.Helper()

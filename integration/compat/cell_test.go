@@ -3,7 +3,6 @@ package compat
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -174,7 +173,7 @@ func (c *cell) judge(t *testing.T) {
 	want := c.row.expected(c.column.release)
 	c.seen = verdict{}
 	if c.try.taken {
-		if c.refusal != nil && !answerLost.MatchString(c.refusal.Error()) {
+		if c.refusal != nil && !lab.AnswerLost(c.refusal) {
 			t.Errorf("the directory took the password, and yet: %v", c.refusal)
 		}
 		if !c.row.noLogin {
@@ -198,9 +197,6 @@ func (c *cell) judge(t *testing.T) {
 		t.Errorf("%v; expected was %v (refusal: %v)", c.seen, want, c.refusal)
 	}
 }
-
-// answerLost matches what clients say that gave up waiting for the DC, which goes on all the same.
-var answerLost = regexp.MustCompile(`NT_STATUS_IO_TIMEOUT|transport connection is now disconnected`)
 
 // unasked says whether drift holds that Samba did not run the hook.
 func (c *cell) unasked() bool {

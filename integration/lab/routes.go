@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -37,6 +38,11 @@ func (dc *DC) Routes() []Route {
 		{Name: "LDAPS unicodePwd delete and add", Own: true, Change: dc.LDAPSChange},
 	}
 }
+
+var answerLost = regexp.MustCompile(`NT_STATUS_IO_TIMEOUT|transport connection is now disconnected`)
+
+// AnswerLost says whether a route's error is that of a client which gave up waiting for the DC, as on a busy machine: the DC goes on all the same.
+func AnswerLost(err error) bool { return err != nil && answerLost.MatchString(err.Error()) }
 
 // Mail is the mail address that CreateUser gives a user.
 func Mail(user string) string { return user + "@" + MailDomain }
