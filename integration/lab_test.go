@@ -78,6 +78,7 @@ func TestPromises(t *testing.T) {
 	t.Run("Gate", testGate)               // the policy beyond length and complexity
 	t.Run("CloudDown", testCloudDown)     // no old password overtakes a new one
 	t.Run("ControllerDown", testDCDown)   // changes made while Samba does not run
+	t.Run("Restored", testRestored)       // the directory goes back to a snapshot
 	t.Run("RolesApart", testRolesApart)   // agent and forwarder as two services with two users
 	t.Run("KeysRotated", testKeysRotated) // while changes wait; agent and forwarder together, and apart
 	t.Run("Forgotten", testForgotten)     // what is left of passwords in serve's memory

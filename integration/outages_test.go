@@ -1,6 +1,9 @@
 package integration
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/samba-pwsync/samba-pwsync/integration/lab"
@@ -116,6 +119,57 @@ func testDCDown(t *testing.T) {
 	must(t, err)
 	u.arrives(t, password)
 	must(t, company.DC.Login(u.name, password))
+}
+
+// testRestored: the directory goes back to a snapshot, twice: while serve runs, and while it does not. Versions are used anew then.
+func testRestored(t *testing.T) {
+	t.Run("before serve's eyes", func(t *testing.T) { testWentBack(t, company.DC.Restore) })
+	t.Run("while serve is stopped", func(t *testing.T) {
+		testWentBack(t, func(ctx context.Context) error {
+			return errors.Join(company.DC.StopServe(ctx), company.DC.Restore(ctx), company.DC.StartServe(ctx))
+		})
+	})
+}
+
+func testWentBack(t *testing.T, restore func(context.Context) error) {
+	same, delivered, waiting, gone := newUser(t), newUser(t), newUser(t), newUser(t)
+	must(t, company.DC.Snapshot(ctx))
+
+	second := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, delivered.name, "", second))
+	delivered.arrives(t, second)
+	must(t, company.DC.DeleteUser(ctx, gone.name))
+	made := &user{name: fmt.Sprintf("user%02d", users.Add(1))} // after the snapshot
+	must(t, company.Sandbox.AddUsers(ctx, lab.Mail(made.name)))
+	for _, cloud := range lab.Clouds {
+		misbehave(t, cloud, "503")
+	}
+	past := company.NewPassword()
+	must(t, company.DC.LDAPSReset(ctx, waiting.name, "", past))
+	verdict(t, "queued", waiting.name, 2)
+	pastToo := company.NewPassword()
+	must(t, company.DC.CreateUser(ctx, made.name, pastToo))
+	verdict(t, "queued", made.name, 1)
+
+	must(t, restore(ctx))
+	verdict(t, "rolled-back", waiting.name, len(lab.Clouds))
+	verdict(t, "account-gone", made.name, len(lab.Clouds))
+	verdict(t, "directory-went-back", delivered.name, 1)
+	verdict(t, "directory-went-back", same.name, 0)
+	must(t, company.Sandbox.Behave(ctx))
+
+	for _, u := range []*user{same, waiting, gone, delivered} {
+		must(t, company.DC.Login(u.name, u.sent[0]))
+		next := company.NewPassword()
+		must(t, company.DC.LDAPSReset(ctx, u.name, "", next))
+		u.arrives(t, next)
+		u.drifts(t)
+	}
+	waiting.never(t, past)
+	next := company.NewPassword()
+	must(t, company.DC.CreateUser(ctx, made.name, next))
+	made.arrives(t, next)
+	made.never(t, pastToo)
 }
 
 func misbehave(t *testing.T, cloud sandbox.Cloud, fault string) {

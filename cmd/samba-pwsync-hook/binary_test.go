@@ -70,6 +70,21 @@ func TestLinksLittle(t *testing.T) {
 	}
 }
 
+// The large stack is worth something only if it is there before the other packages are initialised; Go's order of them could change.
+func TestStackComesFirst(t *testing.T) {
+	run := exec.Command(hook, "--version")
+	run.Env = []string{"GODEBUG=inittrace=1"}
+	var trace strings.Builder
+	run.Stderr = &trace
+	if err := run.Run(); err != nil {
+		t.Fatal(err)
+	}
+	stack, others := strings.Index(trace.String(), "/internal/stack @"), strings.Index(trace.String(), "init internal/godebug @")
+	if stack < 0 || others < stack {
+		t.Errorf("internal/stack is not initialised before what uses the stack:\n%s", trace.String())
+	}
+}
+
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true

@@ -41,6 +41,7 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/policy"
 	"github.com/samba-pwsync/samba-pwsync/internal/refusal"
 	"github.com/samba-pwsync/samba-pwsync/internal/secret"
+	_ "github.com/samba-pwsync/samba-pwsync/internal/stack" // large from the start
 	"github.com/samba-pwsync/samba-pwsync/samba/checkpassword"
 )
 
@@ -66,7 +67,6 @@ See samba-pwsync-hook(8).
 `
 
 func main() {
-	grow(0)
 	environ := os.Environ() // as Samba made it, for other programs
 	harden()
 	if runtime.GOMAXPROCS(0) < 2 {
@@ -259,16 +259,4 @@ func within[T any](c *attempt.Course, until time.Time, doing string, step func()
 		err = fmt.Errorf("%s: %w", doing, err)
 	}
 	return value, err
-}
-
-// grow makes the goroutine's stack as large as it will be, at once. Else it is made anew, and copied, for each doubling on the way to where a box is closed, which took 0.3 ms.
-//
-//go:noinline
-func grow(n int) byte {
-	if n == 0 {
-		return 0
-	}
-	var room [48 << 10]byte // never made: only the frame asks for it
-	room[n] = 1
-	return room[n/2]
 }

@@ -251,6 +251,31 @@ func (dc *DC) StartSamba(ctx context.Context) error {
 	return dc.waitUp(ctx)
 }
 
+const (
+	databases = "/var/lib/samba"
+	snapshot  = databases + ".snapshot"
+)
+
+// Snapshot keeps Samba's databases for Restore. Samba is restarted for that.
+func (dc *DC) Snapshot(ctx context.Context) error {
+	return dc.whileDown(ctx, "cp -a "+databases+" "+snapshot)
+}
+
+// Restore puts Samba's databases back to what they were at the Snapshot, as a snapshot of the machine's disk does; what is ours stays as it is.
+func (dc *DC) Restore(ctx context.Context) error {
+	return dc.whileDown(ctx, "find "+databases+" -mindepth 1 -delete && cp -a "+snapshot+"/. "+databases+" && rm -rf "+snapshot)
+}
+
+func (dc *DC) whileDown(ctx context.Context, command string) error {
+	if err := dc.StopSamba(ctx); err != nil {
+		return err
+	}
+	if _, err := dc.Exec(ctx, "", "sh", "-c", command); err != nil {
+		return fmt.Errorf("with Samba's databases: %w", err)
+	}
+	return dc.StartSamba(ctx)
+}
+
 // ConfigureSamba adds lines to the [global] section of smb.conf, where they win over what stands there, and restarts Samba.
 func (dc *DC) ConfigureSamba(ctx context.Context, lines ...string) error {
 	if err := dc.StopSamba(ctx); err != nil {
