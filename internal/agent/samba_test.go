@@ -134,6 +134,15 @@ func (s *samba) bringBack(guid dsdb.GUID) {
 	delete(s.deleted, guid)
 }
 
+// goesBack makes an account what it was, or takes it out without a trace. What the DC has given out of USNs stays: it has come as far again.
+func (s *samba) goesBack(guid dsdb.GUID, to *directory.Account) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.accounts, guid); to != nil {
+		s.accounts[guid] = to
+	}
+}
+
 func (s *samba) stamp(guid dsdb.GUID) dsdb.Stamp {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -385,6 +394,37 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 	}
 	for _, a := range gone {
 		if err := dead(a.GUID, a.SAMAccountName); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *connection) Known(ctx context.Context, guids []dsdb.GUID, each func(directory.Account) error, gone func(dsdb.GUID, string) error) error {
+	var found, dead []directory.Account
+	err := c.search(ctx, func() error {
+		for _, guid := range guids {
+			if a := c.accounts[guid]; a != nil {
+				found = append(found, project(*a, nil))
+			}
+			for _, a := range c.deleted {
+				if a.GUID == guid {
+					dead = append(dead, *a)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range found {
+		if err := each(a); err != nil {
+			return err
+		}
+	}
+	for _, a := range dead {
+		if err := gone(a.GUID, a.SAMAccountName); err != nil {
 			return err
 		}
 	}

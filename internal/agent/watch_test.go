@@ -123,7 +123,7 @@ func TestAccountThatCannotBeDecoded(t *testing.T) {
 		}
 		s.start()
 		s.after(10 * time.Minute)
-		s.expectEvents(map[string]uint64{"account-unreadable": 3, "agent-trouble": 0})
+		s.expectEvents(map[string]uint64{"account-unreadable": 5, "agent-trouble": 0}) // to the watch the nameless one has vanished, so it looks at all as well
 		if n := s.agent.Status().Followup.Undecided; n != 0 {
 			s.Errorf("%d are undecided", n)
 		}
@@ -254,13 +254,81 @@ func TestWentBackNotAsFarAsThePosition(t *testing.T) {
 		s.mu.Lock()
 		*s.accounts[bob], s.usn = before, usn
 		s.mu.Unlock()
-		if want := fmt.Sprintf(`"usn":%d,"seen":%d}`, usn-1, usn+1); !strings.Contains(s.position(), want) {
+		if want := fmt.Sprintf(`"usn":%d,"seen":%d,`, usn-1, usn+1); !strings.Contains(s.position(), want) {
 			s.Fatalf("the position is %s, want %s", s.position(), want)
 		}
 		s.start()
 		s.after(time.Second)
 		s.expectSighted("bob@1 reset", "alice@2 reset", "whole")
 	})
+}
+
+// By the time that somebody looks again, a directory that went back may have come as far as before, or farther. What was passed on last tells it from the same one.
+func TestWentBackAndCaughtUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		happens func(s *site, alice, bob dsdb.GUID, before directory.Account)
+		back    bool
+	}{
+		"nothing": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {}, false},
+		"others change": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.set(alice, "new")
+		}, false},
+		"it changes again": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.set(bob, "newer")
+		}, false},
+		"it is deleted": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.remove(bob)
+		}, false},
+		"its password is older": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.goesBack(bob, &before)
+		}, true},
+		"its password is older, and others change": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.goesBack(bob, &before)
+			s.set(alice, "new")
+		}, true},
+		"its password was older, and changed again": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.goesBack(bob, &before)
+			s.set(bob, "newer")
+		}, true},
+		"it is not there yet": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			s.goesBack(bob, nil)
+		}, true},
+	} {
+		for _, stopped := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, stopped %t", name, stopped), func(t *testing.T) {
+				test(t, func(s *site) {
+					alice, bob := s.create("alice", "old"), s.create("bob", "old")
+					s.start()
+					s.after(10 * time.Minute)
+					s.mu.Lock()
+					before := *s.accounts[bob]
+					s.mu.Unlock()
+					s.set(bob, "new")
+					s.after(10 * time.Minute)
+					s.sighted()
+					if stopped {
+						s.stop()
+					} else {
+						s.setDown(true)
+						s.after(time.Minute)
+					}
+					scans := len(s.scans)
+					c.happens(s, alice, bob, before)
+					if stopped {
+						s.start()
+					} else {
+						s.setDown(false)
+					}
+					s.after(10 * time.Minute)
+					back := slices.Contains(s.scans[scans:], 0)
+					whole := slices.Contains(s.sighted(), "whole")
+					if back != c.back || whole != c.back {
+						s.Errorf("all accounts were read: %t, and told as of a directory that went back: %t", back, whole)
+					}
+				})
+			})
+		}
+	}
 }
 
 // The database is restored while the agent runs: what it knew of stamps is worth nothing.

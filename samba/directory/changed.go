@@ -63,6 +63,42 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 	return dc.scan(ctx, fromUSN, attrs, each, gone)
 }
 
+// Known calls each for those of the accounts that are there, and gone for those
+// that were deleted, as Changed does; for one that the DC never had, or has
+// forgotten, neither. It is for some tens at a time.
+func (dc *DC) Known(ctx context.Context, guids []dsdb.GUID,
+	each func(Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error {
+
+	if len(guids) == 0 {
+		return nil
+	}
+	var filter strings.Builder
+	filter.WriteString("(|")
+	for _, guid := range guids {
+		filter.WriteString("(objectGUID=")
+		for _, b := range guid {
+			fmt.Fprintf(&filter, `\%02x`, b)
+		}
+		filter.WriteString(")")
+	}
+	filter.WriteString(")")
+	const doing = "looking accounts up"
+	result, err := dc.search(ctx, dc.withDeleted(filter.String(), nil))
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return tellAll(result, doing, decodeChange(nil, each, gone, nil))
+}
+
+// withDeleted is a search for what decodeChange sorts.
+func (dc *DC) withDeleted(filter string, attrs []string) *ldap.SearchRequest {
+	return &ldap.SearchRequest{
+		BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter,
+		Attributes: slices.Concat(accountAttributes, []string{"sAMAccountType", "isDeleted", "objectClass"}, attrs),
+		Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
+	}
+}
+
 // lookUp is Changed by looking USNs up, one by one: the index of Samba's usual
 // database (TDB) answers equality only, so that "uSNChanged>=" looks at every
 // object of the domain. It reports false if it gave up because there were too
@@ -83,11 +119,7 @@ func (dc *DC) lookUp(ctx context.Context, fromUSN uint64, attrs []string, decode
 		}
 		filter.WriteString(")")
 		// Not a word of accounts in the filter: the DC would load the whole index of sAMAccountType as well.
-		result, err := dc.search(ctx, &ldap.SearchRequest{
-			BaseDN: dc.base, Scope: ldap.ScopeWholeSubtree, Filter: filter.String(),
-			Attributes: slices.Concat(accountAttributes, []string{"sAMAccountType", "isDeleted", "objectClass"}, attrs),
-			Controls:   []ldap.Control{ldap.NewControlMicrosoftShowDeleted()},
-		})
+		result, err := dc.search(ctx, dc.withDeleted(filter.String(), attrs))
 		if err != nil {
 			return false, fmt.Errorf("reading changed accounts: %w", err)
 		}

@@ -236,6 +236,29 @@ func TestChangedStops(t *testing.T) {
 }
 
 // An account that cannot be decoded is told of as such, in either way of looking, and delays no other.
+func TestKnown(t *testing.T) {
+	l := newLedger(t)
+	var asked search
+	dc := dialFake(t, &fake{answer: func(s search) *reply {
+		asked = s
+		l.dead["bob"] = true
+		return &reply{entries: []*ldap.Entry{l.entry("alice", 1001), l.entry("bob", 1002)}}
+	}})
+	var got []string
+	err := dc.Known(t.Context(), []dsdb.GUID{{1, 0x2a, 15: 0xff}, {2}}, func(a Account) error { got = append(got, a.SAMAccountName); return nil },
+		func(_ dsdb.GUID, name string) error { got = append(got, name+" gone"); return nil })
+	if err != nil || !slices.Equal(got, []string{"alice", "bob gone"}) {
+		t.Errorf("told of %q, %v", got, err)
+	}
+	if !asked.deleted || strings.Contains(strings.Join(asked.attrs, " "), "unicodePwd") {
+		t.Errorf("asked %+v", asked)
+	}
+	err = dc.Known(t.Context(), nil, nil, nil)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestChangedUnreadable(t *testing.T) {
 	late := make([]byte, 16+48) // its time is after the year 9999
 	late[0], late[8] = 1, 1

@@ -255,6 +255,39 @@ func changes(t *testing.T, dc *directory.DC, from uint64) (living map[dsdb.GUID]
 }
 
 // Needs a deleted account named gone-for-test.
+func TestLiveKnown(t *testing.T) {
+	dc := live(t)
+	living, dead := changes(t, dc, 0)
+	guids := []dsdb.GUID{{1: 1, 15: 0xff}} // which nobody has
+	for guid := range living {
+		if len(guids) <= 16 {
+			guids = append(guids, guid)
+		}
+	}
+	for guid, name := range dead {
+		if name == "gone-for-test" {
+			guids = append(guids, guid)
+		}
+	}
+	told, gone := map[dsdb.GUID]directory.Account{}, map[dsdb.GUID]string{}
+	err := dc.Known(t.Context(), guids, func(a directory.Account) error { told[a.GUID] = a; return nil },
+		func(guid dsdb.GUID, name string) error { gone[guid] = name; return nil })
+	if err != nil || len(gone) == 0 || len(told)+len(gone) != len(guids)-1 {
+		t.Fatalf("of %d accounts %d are there and %d were deleted, %v", len(guids)-1, len(told), len(gone), err)
+	}
+	for guid, a := range told {
+		if was := living[guid]; a.NTHash != nil || a.SAMAccountName != was.SAMAccountName || !a.Stamp.Equal(was.Stamp) {
+			t.Errorf("Known gives %+v, want %+v", a, was)
+		}
+	}
+	for guid, name := range gone {
+		if name != dead[guid] {
+			t.Errorf("Known gives the deleted %q, want %q", name, dead[guid])
+		}
+	}
+}
+
+// Needs a deleted account named gone-for-test.
 func TestLiveChanged(t *testing.T) {
 	dc := live(t)
 	root, err := dc.Root(t.Context())

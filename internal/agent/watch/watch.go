@@ -23,6 +23,7 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -55,12 +56,16 @@ const (
 	tellAtOnce = 6
 	tellEvery  = 10 * time.Minute
 	asks       = 1000
+	// saveEvery is how often the position is written at most while passwords change.
+	saveEvery = 5 * time.Second
 )
 
 // Directory is what the watch asks of a DC.
 type Directory interface {
 	Root(ctx context.Context) (directory.Root, error)
 	Changed(ctx context.Context, fromUSN uint64, attrs []string,
+		each func(directory.Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error
+	Known(ctx context.Context, guids []dsdb.GUID,
 		each func(directory.Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error
 	Controllers(ctx context.Context) ([]directory.Controller, error)
 	Neighbours(ctx context.Context) ([]directory.Neighbour, error)
@@ -89,8 +94,10 @@ type Watch struct {
 	stamps  map[dsdb.GUID]dsdb.Stamp // as last passed on by this process
 	odd     map[string]bool          // accounts that cannot be decoded, by DN: that has been said
 	deaf    bool                     // the DC does not tell how far it has heard the peers: that has been said
-	saved   saved                    // on disk
+	saved   []byte                   // the position, as it is on disk
 	savedAt time.Time
+	trusted Directory     // the connection by which the directory was last seen to be no older than what has been passed on
+	latest  []witness     // what was passed on last
 	files   int           // of sightings, written so far
 	tells   *rate.Limiter // of answers to a forwarder that asks for all stamps, also of those that fail
 	retry   time.Time     // after one that failed there is none before; zero: none did
@@ -109,10 +116,11 @@ type position struct {
 	USN          uint64    `json:"usn"`
 }
 
-// saved is what is kept of a position: Seen is of the last pass, and USN may lie before it. Files of versions before this have no Seen.
+// saved is what is kept of a position: Seen is of the last pass, and USN may lie before it. Files of earlier versions have no Seen, or nothing of what was passed on last.
 type saved struct {
 	position
-	Seen uint64 `json:"seen"`
+	Seen   uint64    `json:"seen"`
+	Latest []witness `json:"latest,omitempty"`
 }
 
 // New returns a watch that has not looked yet.
@@ -163,6 +171,11 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	}
 	now := position{root.InvocationID, root.HighestUSN}
 	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen || due
+	if !anew && dc != w.trusted {
+		if anew, err = w.wentBack(ctx, dc); err != nil {
+			return fmt.Errorf("watching: %w", err)
+		}
+	}
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
@@ -183,14 +196,16 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
 	}
+	w.trusted = dc
 	w.Docket.PassComplete(began)
 	if anew {
+		w.latest = newest(w.stamps)
 		w.Follow.SawAll(began)
 		if err := w.answered(asked); err != nil { // before the mark, which does not count while they are there
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
-	if now == w.at && began.Sub(w.Status().Mark) < markEvery { // captures without a name have it look all the time
+	if !anew && now == w.at && began.Sub(w.Status().Mark) < markEvery { // captures without a name have it look all the time
 		return nil
 	}
 	if err := change.WriteMark(w.Spool.Dir(), change.Mark{AsOf: began, Host: w.Host, InvocationID: now.InvocationID, Peers: peers}); err != nil {
@@ -329,9 +344,11 @@ func (w *Watch) note(passedOn []change.Sighting) {
 		case s.Whole:
 		case s.Gone:
 			delete(w.stamps, s.Account.GUID) // should it be brought back, that is news
+			w.bearWitness(witness{GUID: s.Account.GUID})
 			w.Follow.Gone(s.Account.GUID)
 		default:
 			w.stamps[s.Account.GUID] = s.Stamp
+			w.bearWitness(witness{s.Account.GUID, s.Stamp})
 		}
 	}
 	w.Log.Sighted(len(passedOn))
@@ -377,27 +394,26 @@ func (w *Watch) load() error {
 	w.mu.Lock()
 	w.at = p.position
 	w.mu.Unlock()
-	w.seen = max(p.USN, p.Seen)
-	w.saved, w.loaded = p, true
+	w.seen, w.latest = max(p.USN, p.Seen), p.Latest
+	w.loaded = true
 	return nil
 }
 
 // save notes where the watch stands, but not beyond accounts that are still to be followed up: after a crash they are met once more,
 // and so are those that captures without a name may belong to. A scan of the whole domain is noted at once, so that it is not repeated.
 func (w *Watch) save(anew bool) error {
-	if !anew && time.Since(w.savedAt) < w.Lag {
+	if !anew && time.Since(w.savedAt) < min(w.Lag, saveEvery) {
 		return nil
 	}
-	p := saved{position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}, w.seen}
-	if p != w.saved {
-		b, err := json.Marshal(p)
-		if err != nil {
-			return fmt.Errorf("encoding where the watch stands: %w", err)
-		}
+	b, err := json.Marshal(saved{position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}, w.seen, w.latest})
+	if err != nil {
+		return fmt.Errorf("encoding where the watch stands: %w", err)
+	}
+	if !bytes.Equal(b, w.saved) {
 		if err := durable.Replace(w.File, checked.Wrap(b), 0o600); err != nil {
 			return fmt.Errorf("noting where the watch stands: %w", err)
 		}
-		w.saved = p
+		w.saved = b
 	}
 	w.savedAt = time.Now()
 	return nil
