@@ -87,7 +87,7 @@ type set struct {
 }
 
 func newDomain(t *testing.T, r *trial.Run) *domain {
-	l, err := lab.Start(ctx, lab.Options{Config: config})
+	l, err := lab.Start(ctx, lab.Options{Config: config, Disk: true})
 	if err != nil {
 		t.Fatalf("starting the lab: %v", err)
 	}

@@ -29,6 +29,9 @@ const (
 	ServeLog   = "/var/log/samba-pwsync.log"
 	SysLog     = "/var/log/syslog"
 
+	// LocalSbin is where tests may put programs for the DC.
+	LocalSbin = "/usr/local/sbin"
+
 	// Veteran is a user whose password was set before samba-pwsync was installed.
 	Veteran = "veteran"
 

@@ -37,6 +37,9 @@ type Options struct {
 	Progress func(format string, args ...any) // told what is being started; nil: silence
 	Config   string                           // TOML in front of the targets' sections; "" means DefaultConfig
 	Clock    bool                             // the DC has a clock of its own, for SetClock
+	// Disk has what the DC reads and writes for each password, and its logs, lie in volumes, on the machine's own file system, as a DC's do; what Docker has for a
+	// container may be many times slower. Who searches a container for passwords does not look there.
+	Disk bool
 }
 
 // DefaultConfig is samba-pwsync.toml without targets. confirm_timeout is short, because the tests wait for it to see that a
@@ -108,6 +111,11 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	flags := []string{"--dns", "127.0.0.1"}
 	if o.Clock {
 		flags = append(flags, "--cap-add", "SYS_PTRACE", "--env", "CLOCK="+clockFile)
+	}
+	if o.Disk {
+		for _, folder := range []string{"/var", "/etc/samba-pwsync", LocalSbin} {
+			flags = append(flags, "--volume", folder)
+		}
 	}
 	dc, err := l.runDC(ctx, "dc1", o.Suite, flags)
 	if err != nil {

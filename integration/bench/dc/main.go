@@ -34,7 +34,7 @@ import (
 
 const (
 	users  = 40
-	sbin   = "/usr/local/sbin/"
+	sbin   = lab.LocalSbin + "/"
 	script = sbin + "check"            // the path in smb.conf
 	stores = "/var/lib/check-password" // where the Python script and the one in C do
 	taken  = "/var/lib/taken"          // where it is moved
@@ -82,7 +82,7 @@ type bench struct {
 
 func run(ctx context.Context, rounds int) (err error) {
 	machine := numbers.Machine()
-	l, err := lab.Start(ctx, lab.Options{Config: config, Progress: progress})
+	l, err := lab.Start(ctx, lab.Options{Config: config, Progress: progress, Disk: true})
 	if err != nil {
 		return fmt.Errorf("starting the lab: %w", err)
 	}
@@ -100,16 +100,16 @@ func run(ctx context.Context, rounds int) (err error) {
 		return err
 	}
 
-	const hook = "/usr/sbin/samba-pwsync-hook"
+	const hook = sbin + "samba-pwsync-hook"
 	alone := &half{false, aloneCycles, aloneChanges, []*variant{
-		{name: "`/bin/true`", program: "/bin/true"},
+		{name: "`/bin/true`", program: sbin + "true"},
 		{name: "**samba-pwsync-hook**, all rules", program: hook, stores: true},
 		{name: "Go, does nothing", program: sbin + "nothing"},
 		{name: "C, stores plainly", program: sbin + "store", stores: true},
 		{name: "Python script of the usual kind", program: sbin + "check.py", stores: true},
 	}}
 	serving := &half{true, serveCycles, serveChanges, []*variant{
-		{name: "`/bin/true`", program: "/bin/true"},
+		{name: "`/bin/true`", program: sbin + "true"},
 		{name: "**samba-pwsync-hook**, all rules", program: hook, stores: true},
 	}}
 	for round := range rounds + 1 { // the first warms up
@@ -171,7 +171,7 @@ func (b *bench) setUp(ctx context.Context) error {
 	if err := b.bring(ctx); err != nil {
 		return err
 	}
-	if err := b.put("/bin/true"); err != nil {
+	if err := b.put(sbin + "true"); err != nil {
 		return err
 	}
 	if err := b.DC.ConfigureSamba(ctx, "check password script = exec "+script); err != nil {
@@ -190,13 +190,13 @@ func (b *bench) setUp(ctx context.Context) error {
 		}
 	}
 	progress("asking each rule")
-	if err := b.put("/usr/sbin/samba-pwsync-hook"); err != nil {
+	if err := b.put(sbin + "samba-pwsync-hook"); err != nil {
 		return err
 	}
 	return b.probe()
 }
 
-// bring puts the programs that the hook is compared with onto the DC.
+// bring puts the hook, and the programs that it is compared with, side by side onto the DC's disk.
 func (b *bench) bring(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "samba-pwsync-bench-")
 	if err != nil {
@@ -206,10 +206,10 @@ func (b *bench) bring(ctx context.Context) error {
 	if err := programs.Build(ctx, dir); err != nil {
 		return err
 	}
-	for _, name := range []string{"check.py", "nothing", "store"} {
-		program, err := os.ReadFile(filepath.Join(dir, name))
+	for _, from := range []string{filepath.Join(dir, "check.py"), filepath.Join(dir, "nothing"), filepath.Join(dir, "store"), b.root + "/bin/true", b.root + "/usr/sbin/samba-pwsync-hook"} {
+		program, err := os.ReadFile(from)
 		if err == nil {
-			err = os.WriteFile(b.root+sbin+name, program, 0o755)
+			err = os.WriteFile(b.root+sbin+filepath.Base(from), program, 0o755)
 		}
 		if err != nil {
 			return fmt.Errorf("copying a program: %w", err)
@@ -238,7 +238,7 @@ func (b *bench) half(ctx context.Context, h *half, count bool) error {
 	if err := change(ctx); err != nil {
 		return err
 	}
-	if err := b.put("/bin/true"); err != nil {
+	if err := b.put(sbin + "true"); err != nil {
 		return err
 	}
 	if err := b.settle(ctx, h.serve); err != nil {
