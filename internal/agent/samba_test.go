@@ -27,6 +27,7 @@ type samba struct {
 	usn        uint64
 	invocation dsdb.GUID
 	down       bool
+	known      int             // how often Known was asked
 	paging     time.Duration   // of all accounts, beside other searches
 	loses      bool            // it greets, and hangs up at the first search
 	storesNone bool            // nt hash store = never
@@ -403,6 +404,7 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 func (c *connection) Known(ctx context.Context, guids []dsdb.GUID, each func(directory.Account) error, gone func(dsdb.GUID, string) error) error {
 	var found, dead []directory.Account
 	err := c.search(ctx, func() error {
+		c.known++
 		for _, guid := range guids {
 			if a := c.accounts[guid]; a != nil {
 				found = append(found, project(*a, nil))

@@ -331,6 +331,26 @@ func TestWentBackAndCaughtUp(t *testing.T) {
 	}
 }
 
+// Passes and glances take turns while captures without a name wait, each with a connection of its own. Each is asked once.
+func TestConnectionsAreTrusted(t *testing.T) {
+	test(t, func(s *site) {
+		alice := s.create("alice", "old")
+		s.start()
+		s.after(time.Minute)
+		for n := range 10 {
+			s.hook("", fmt.Sprint("new", n))
+			s.after(time.Second)
+			s.set(alice, fmt.Sprint("new", n))
+			s.after(time.Second)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.known == 0 || s.known > 2 {
+			s.Errorf("the directory was asked %d times whether it is the same", s.known)
+		}
+	})
+}
+
 // The database is restored while the agent runs: what it knew of stamps is worth nothing.
 func TestRestoredWhileRunning(t *testing.T) {
 	test(t, func(s *site) {

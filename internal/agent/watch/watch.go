@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,6 +57,8 @@ const (
 	tellAtOnce = 6
 	tellEvery  = 10 * time.Minute
 	asks       = 1000
+	// connections is how many are known apart: passes and glances have one each, and one of each may have been lost.
+	connections = 4
 	// saveEvery is how often the position is written at most while passwords change.
 	saveEvery = 5 * time.Second
 )
@@ -96,7 +99,7 @@ type Watch struct {
 	deaf    bool                     // the DC does not tell how far it has heard the peers: that has been said
 	saved   []byte                   // the position, as it is on disk
 	savedAt time.Time
-	trusted Directory     // the connection by which the directory was last seen to be no older than what has been passed on
+	trusted []Directory   // connections by which the directory was seen to be no older than what has been passed on
 	latest  []witness     // what was passed on last
 	files   int           // of sightings, written so far
 	tells   *rate.Limiter // of answers to a forwarder that asks for all stamps, also of those that fail
@@ -171,7 +174,7 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	}
 	now := position{root.InvocationID, root.HighestUSN}
 	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen || due
-	if !anew && dc != w.trusted {
+	if !anew && !slices.Contains(w.trusted, dc) {
 		if anew, err = w.wentBack(ctx, dc); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
@@ -196,7 +199,9 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	if err != nil {
 		return fmt.Errorf("watching: %w", err)
 	}
-	w.trusted = dc
+	if !slices.Contains(w.trusted, dc) {
+		w.trusted = append(w.trusted[max(0, len(w.trusted)+1-connections):], dc)
+	}
 	w.Docket.PassComplete(began)
 	if anew {
 		w.latest = newest(w.stamps)
