@@ -31,7 +31,7 @@ func queueCommand() *cli.Command {
 				Name:  "list",
 				Usage: "list what is in the queue, the longest captured first",
 				Description: "States: waiting; trying, a request is under way; settling, delivered, and once more when the peers have been heard; parked, refused by " +
-					"the target and without its password. --json prints an object: queue, a list of objects with account, guid, target, user, state, stamp, " +
+					"the target and without its password; shelved, of an account that the target has stopped wanting: not sent unless it wants it again. --json prints an object: queue, a list of objects with account, guid, target, user, state, stamp, " +
 					"captured, due, refused (when it was parked), attempts, class and reason (of the last attempt) and sealed (its password is still here).",
 				Flags:  []cli.Flag{configFlag(), targetFlag(), &cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"}},
 				Before: noArguments,

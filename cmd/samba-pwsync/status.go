@@ -395,6 +395,9 @@ func (r *report) print(out io.Writer) error {
 			if t.Confirmed > 0 {
 				text += fmt.Sprintf(", %d of them confirmed", t.Confirmed)
 			}
+			if t.Shelved > 0 {
+				text += fmt.Sprintf(", %d shelved", t.Shelved)
+			}
 			if t.Settling > 0 {
 				text += fmt.Sprintf(", %d settling", t.Settling)
 			}

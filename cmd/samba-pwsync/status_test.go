@@ -309,7 +309,7 @@ func TestJSON(t *testing.T) {
 		"forwarder.notices":   "lost sent waiting",
 		"forwarder.disk":      "ballast ballast_wanted condition free since",
 		"forwarder.watch":     "as_of fresh peers",
-		"forwarder.targets.0": "confirmed delivered error expired last_delivered median_ns name parked settling since state waiting",
+		"forwarder.targets.0": "confirmed delivered error expired last_delivered median_ns name parked settling shelved since state waiting",
 		"forwarder.parked.0":  "account class guid reason since target user version",
 
 		"agent.refusals.policies.0":           "audit passwords policy probes rules",

@@ -23,6 +23,7 @@ const (
 	Trying   Progress = "trying"   // a request is under way
 	Settling Progress = "settling" // delivered, and goes once more when the peers have been heard
 	Refused  Progress = "parked"   // only the account's next change helps
+	Shelved  Progress = "shelved"  // the target does not want the account any more
 )
 
 // Queued is an item of the queue.
@@ -34,7 +35,7 @@ type Queued struct {
 	State    Progress     `json:"state"`
 	Stamp    dsdb.Stamp   `json:"stamp"`
 	Captured time.Time    `json:"captured"`
-	Due      time.Time    `json:"due,omitzero"`     // when it may be tried next; not of what is parked or settles
+	Due      time.Time    `json:"due,omitzero"`     // when it may be tried next; not of what is parked, shelved or settles
 	Refused  time.Time    `json:"refused,omitzero"` // when it was parked
 	Attempts int          `json:"attempts"`
 	Class    target.Class `json:"class,omitempty"`  // of the last attempt
@@ -53,7 +54,7 @@ func queued(i queue.Item, leased bool) Queued {
 	case i.Settling:
 		q.State, q.Due = Settling, time.Time{}
 	case i.Shelved:
-		q.Due = time.Time{}
+		q.State, q.Due = Shelved, time.Time{}
 	case leased:
 		q.State = Trying
 	}

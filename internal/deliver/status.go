@@ -46,6 +46,7 @@ type TargetStatus struct {
 	Waiting       int           `json:"waiting"`
 	Settling      int           `json:"settling"` // delivered, and to be delivered once more when the peers have been heard
 	Parked        int           `json:"parked"`
+	Shelved       int           `json:"shelved"`                 // the target has stopped wanting these accounts: kept, and not sent unless it wants them again
 	Delivered     int           `json:"delivered"`               // accounts whose last outcome that is
 	Expired       int           `json:"expired"`                 // likewise: secret_ttl was over first
 	Confirmed     int           `json:"confirmed"`               // accounts of which the target has shown that it holds what was delivered last
@@ -107,7 +108,8 @@ func (f *Forwarder) targets() []TargetStatus {
 		if t.State, t.Since, err = l.health.status(); err != nil {
 			t.Error = err.Error()
 		}
-		t.Waiting, t.Settling, t.Parked = f.queue.Count(name)
+		n := f.queue.Count(name)
+		t.Waiting, t.Settling, t.Parked, t.Shelved = n.Waiting, n.Delivered, n.Parked, n.Shelved
 		targets = append(targets, t)
 	}
 	return targets

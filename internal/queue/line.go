@@ -21,8 +21,7 @@ type line struct {
 	fresh          byProof // never tried, and not found at the start
 	later          byDue   // tried, or too long ago proven for a first attempt without asking
 	turn           int     // leases of fresh items since the last other one
-	parked         int
-	delivered      int                      // that are not parked, settling or due once more
+	counts         Counts
 	settling       map[*entry][]change.Peer // what Rouse asks for, each second
 	wake           chan struct{}
 }
@@ -70,9 +69,13 @@ func (l *line) remove(e *entry) {
 func (l *line) count(e *entry, by int) {
 	switch {
 	case e.is(parked):
-		l.parked += by
+		l.counts.Parked += by
 	case e.is(delivered):
-		l.delivered += by
+		l.counts.Delivered += by
+	case e.is(shelved):
+		l.counts.Shelved += by
+	default:
+		l.counts.Waiting += by
 	}
 }
 

@@ -294,20 +294,20 @@ func (m *model) check(t *rapid.T) {
 		files[i.File] = true
 	}
 	for _, name := range []string{"a", "b"} {
-		var waiting, sent, parked int
+		var want Counts
 		for p, i := range m.items {
 			switch {
 			case p.target != name:
 			case i.parked:
-				parked++
+				want.Parked++
 			case i.sent:
-				sent++
+				want.Delivered++
 			default:
-				waiting++
+				want.Waiting++
 			}
 		}
-		if w, d, p := m.q.Count(name); w != waiting || d != sent || p != parked {
-			t.Fatalf("%s: counts %d, %d, %d, want %d, %d, %d", name, w, d, p, waiting, sent, parked)
+		if got := m.q.Count(name); got != want {
+			t.Fatalf("%s: counts %+v, want %+v", name, got, want)
 		}
 	}
 	for account := range byte(4) {

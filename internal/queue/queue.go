@@ -679,13 +679,19 @@ func (q *Queue) Needs(file []byte) bool {
 	return q.files[which] > 0
 }
 
-// Count returns how many items of the target wait (leased ones included), how many of those that were delivered are in the queue still,
-// settling or due once more, and how many are parked.
-func (q *Queue) Count(name string) (waiting, delivered, parked int) {
+// Counts says how many of a target's items are where: each is counted once.
+type Counts struct {
+	Waiting   int // for their first delivery, leased ones included
+	Delivered int // and in the queue still, settling or due once more
+	Parked    int
+	Shelved   int
+}
+
+// Count returns how many items of the target there are.
+func (q *Queue) Count(name string) Counts {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.line(name)
-	return len(l.accounts) - l.delivered - l.parked, l.delivered, l.parked
+	return q.line(name).counts
 }
 
 // Waits reports whether an item of the account waits for its first delivery to the target.

@@ -359,8 +359,8 @@ func TestRetryPostponePark(t *testing.T) {
 	if q.Needs([]byte(l.File)) {
 		t.Error("a parked item needs a file")
 	}
-	if waiting, _, parked := q.Count("a"); waiting != 0 || parked != 1 {
-		t.Error(waiting, parked)
+	if got := q.Count("a"); got != (Counts{Parked: 1}) {
+		t.Errorf("%+v", got)
 	}
 	if replaced := add(t, q, item("a", 1, 1)); replaced != nil {
 		t.Error("the same change was queued again after it was parked")
@@ -515,6 +515,9 @@ func TestShelve(t *testing.T) {
 		}
 		if q.Waits(dsdb.GUID{1}, "a") || q.CountSince("a", forever) != 0 {
 			t.Error("it counts as waiting")
+		}
+		if got := q.Count("a"); got != (Counts{Parked: 1, Shelved: 3}) {
+			t.Errorf("counted: %+v", got)
 		}
 		if err := q.Waiting(func(i Item) error { return fmt.Errorf("%+v", i) }); err != nil {
 			t.Errorf("it is listed as waiting: %v", err)
