@@ -583,10 +583,10 @@ func TestUnwantedWhileItWaits(t *testing.T) {
 		w.places["google"].holds(1, 0)
 		var q []Queued
 		err := w.f.Queue("google", func(i Queued) error { q = append(q, i); return nil })
-		if err != nil || len(q) != 1 || q[0].Class != queue.Unwanted || !q[0].Sealed {
+		if err != nil || len(q) != 1 || q[0].Class != queue.Unwanted || q[0].State != Shelved || !q[0].Sealed {
 			t.Errorf("%+v, %v", q, err)
 		}
-		if s := w.status("google"); s.Waiting != 1 || s.State != Up {
+		if s := w.status("google"); s.Waiting != 0 || s.Shelved != 1 || s.State != Up {
 			t.Errorf("%+v", s)
 		}
 		if r, err := w.f.Retry("", ""); err != nil || r.Due != 0 {
