@@ -28,6 +28,7 @@ type samba struct {
 	invocation dsdb.GUID
 	down       bool
 	known      int             // how often Known was asked
+	breaks     int             // the next Changed loses the connection when it has told of so many
 	paging     time.Duration   // of all accounts, beside other searches
 	loses      bool            // it greets, and hangs up at the first search
 	storesNone bool            // nt hash store = never
@@ -388,7 +389,10 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 		}
 	}
 	slices.SortFunc(changed, func(a, b directory.Account) int { return cmp.Compare(a.USNChanged, b.USNChanged) })
-	for _, a := range changed {
+	for n, a := range changed {
+		if c.breaksAt(n) {
+			return directory.ErrUnavailable
+		}
 		if err := each(a); err != nil {
 			return err
 		}
@@ -399,6 +403,17 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 		}
 	}
 	return nil
+}
+
+func (c *connection) breaksAt(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.breaks == 0 || n != c.breaks {
+		return false
+	}
+	c.breaks = 0
+	c.generation++
+	return true
 }
 
 func (c *connection) Known(ctx context.Context, guids []dsdb.GUID, each func(directory.Account) error, gone func(dsdb.GUID, string) error) error {

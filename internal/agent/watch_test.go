@@ -331,6 +331,35 @@ func TestWentBackAndCaughtUp(t *testing.T) {
 	}
 }
 
+// A directory that went back is lost in the middle of being passed on: what has been passed on by then is no witness that it did not.
+func TestWentBackAndWasLost(t *testing.T) {
+	test(t, func(s *site) {
+		bob := s.create("bob", "old")
+		for n := range 600 {
+			s.create(fmt.Sprint("user", n), "old")
+		}
+		s.start()
+		s.after(10 * time.Minute)
+		s.mu.Lock()
+		before := *s.accounts[bob]
+		s.mu.Unlock()
+		s.set(bob, "new")
+		s.after(10 * time.Minute)
+		s.sighted()
+		s.stop()
+		s.goesBack(bob, &before)
+		s.breaks = 550
+		s.start()
+		s.after(10 * time.Minute)
+		if s.breaks != 0 {
+			s.Error("it was not lost")
+		}
+		if !slices.Contains(s.sighted(), "whole") {
+			s.Error("that it went back was not passed on to the end")
+		}
+	})
+}
+
 // Passes and glances take turns while captures without a name wait, each with a connection of its own. Each is asked once.
 func TestConnectionsAreTrusted(t *testing.T) {
 	test(t, func(s *site) {

@@ -101,6 +101,7 @@ type Watch struct {
 	savedAt time.Time
 	trusted []Directory   // connections by which the directory was seen to be no older than what has been passed on
 	latest  []witness     // what was passed on last
+	back    bool          // the directory went back, and that has not been passed on to the end
 	files   int           // of sightings, written so far
 	tells   *rate.Limiter // of answers to a forwarder that asks for all stamps, also of those that fail
 	retry   time.Time     // after one that failed there is none before; zero: none did
@@ -173,16 +174,18 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 		}
 	}
 	now := position{root.InvocationID, root.HighestUSN}
-	anew := now.InvocationID != w.at.InvocationID || now.USN < w.seen || due
-	if !anew && !slices.Contains(w.trusted, dc) {
-		if anew, err = w.wentBack(ctx, dc); err != nil {
+	first := w.at == position{}
+	w.back = w.back || !first && (now.InvocationID != w.at.InvocationID || now.USN < w.seen)
+	if !w.back && !slices.Contains(w.trusted, dc) {
+		if w.back, err = w.wentBack(ctx, dc); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
+	anew := first || w.back || due
 	switch {
 	case anew:
 		// Unless this is the first time: a database that was restored may hold older passwords than have been seen.
-		restored := w.at != position{} || len(asked) > 0
+		restored := !first || len(asked) > 0
 		clear(w.stamps)
 		if err = w.Follow.Anew(); err != nil {
 			break
@@ -204,7 +207,7 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	}
 	w.Docket.PassComplete(began)
 	if anew {
-		w.latest = newest(w.stamps)
+		w.latest, w.back = newest(w.stamps), false
 		w.Follow.SawAll(began)
 		if err := w.answered(asked); err != nil { // before the mark, which does not count while they are there
 			return fmt.Errorf("watching: %w", err)
