@@ -68,7 +68,10 @@ func (w *Watch) wentBack(ctx context.Context, dc Directory) (bool, error) {
 		delete(was, guid)
 		return nil
 	})
-	return older || len(was) > 0, err
+	if err != nil {
+		return false, err
+	}
+	return older || len(was) > 0, nil
 }
 
 // before reports whether a stamp is one of before another of the same account, or stands in its place.
