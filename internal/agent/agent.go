@@ -207,7 +207,7 @@ func New(o Options) (*Agent, error) {
 	}
 	if o.Index != "" {
 		a.counted = newLink(o.Dial, nil)
-		a.census = census.New(census.Options{File: o.Index, Rules: o.Rules, Routes: o.Routes, Log: o.Log})
+		a.census = census.New(census.Options{File: o.Index, Rules: o.Rules, Routes: o.Routes, WentBack: a.watch.WentBack, Log: o.Log})
 	}
 	return a, nil
 }
@@ -283,6 +283,7 @@ func (a *Agent) run(ctx context.Context, ticks <-chan struct{}) {
 		defer a.counted.close()
 	}
 	loops.Wait()
+	a.watch.Close()
 	a.link.close()
 	a.watched.close()
 }

@@ -421,6 +421,11 @@ func (c *connection) Known(ctx context.Context, guids []dsdb.GUID, each func(dir
 	err := c.search(ctx, func() error {
 		c.known++
 		for _, guid := range guids {
+			if c.refuses[guid.String()] {
+				return fmt.Errorf("LDAP result 1")
+			}
+		}
+		for _, guid := range guids {
 			if a := c.accounts[guid]; a != nil {
 				found = append(found, project(*a, nil))
 			}

@@ -290,6 +290,18 @@ func TestWentBackAndCaughtUp(t *testing.T) {
 			s.goesBack(bob, &before)
 			s.set(bob, "newer")
 		}, true},
+		"another attribute is older": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			older := *s.accounts[bob]
+			older.USNChanged--
+			s.goesBack(bob, &older)
+		}, true},
+		"it came back from a peer": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
+			again := *s.accounts[bob]
+			again.MetaData = slices.Clone(again.MetaData)
+			again.MetaData[0].LocalUSN += 5
+			again.USNChanged += 5
+			s.goesBack(bob, &again)
+		}, true},
 		"it is not there yet": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
 			s.goesBack(bob, nil)
 		}, true},
@@ -358,6 +370,53 @@ func TestWentBackAndWasLost(t *testing.T) {
 			s.Error("that it went back was not passed on to the end")
 		}
 	})
+}
+
+// What changed last before an end bears witness at the next start.
+func TestWentBackToRightBeforeTheEnd(t *testing.T) {
+	test(t, func(s *site) {
+		bob := s.create("bob", "old")
+		s.start()
+		s.after(10 * time.Minute)
+		for n := range 3 {
+			s.mu.Lock()
+			before := *s.accounts[bob]
+			s.mu.Unlock()
+			s.set(bob, fmt.Sprint("new", n))
+			s.after(watchEvery + time.Duration(n)*time.Second)
+			s.sighted()
+			s.stop()
+			s.goesBack(bob, &before)
+			s.start()
+			s.after(time.Second)
+			if !slices.Contains(s.sighted(), "whole") {
+				s.Error("that it went back was not seen")
+			}
+			s.after(7 * time.Second)
+		}
+	})
+}
+
+// One record that the DC refuses to read neither stops the watch nor keeps the others from telling.
+func TestWitnessThatCannotBeRead(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		test(t, func(s *site) {
+			alice, bob := s.create("alice", "old"), s.create("bob", "old")
+			s.start()
+			s.after(10 * time.Minute)
+			s.sighted()
+			s.stop()
+			s.refuses = map[string]bool{alice.String(): true}
+			if back {
+				s.goesBack(bob, nil)
+			}
+			s.start()
+			s.after(10 * time.Minute)
+			if whole := slices.Contains(s.sighted(), "whole"); whole != back || time.Since(s.mark().AsOf) > 2*time.Second {
+				s.Errorf("it went back: %t, and was told as such: %t; the mark is of %v", back, whole, s.mark().AsOf)
+			}
+		})
+	}
 }
 
 // Passes and glances take turns while captures without a name wait, each with a connection of its own. Each is asked once.

@@ -336,6 +336,11 @@ func (l *Log) NameTaken(target, user string, a change.Account, version uint32, b
 		slog.String("user", user), account(a), slog.Uint64("stamp", uint64(version)), slog.String("taken_by", by.GUID.String()))
 }
 
+// DirectoryRestored: the directory is of before, or another database.
+func (l *Log) DirectoryRestored() {
+	l.write(slog.LevelWarn, "directory-restored", "the directory was restored or rolled back, or has a new invocationId: the password stamps of all accounts are passed on anew")
+}
+
 // DirectoryWentBack: the directory was restored or rolled back, and holds an older password of the account than the targets may.
 func (l *Log) DirectoryWentBack(a change.Account, old, now uint32) {
 	l.write(slog.LevelWarn, "directory-went-back", "the directory went back to an older password of this account; targets may hold the newer one until its next change",

@@ -38,8 +38,8 @@ type Account struct {
 	// the account does not have is not there.
 	Attributes map[string]string
 
-	// Unreadable says why the account could not be decoded; see Changed, which alone
-	// tells of such an account. A lookup of one fails.
+	// Unreadable says why the account could not be decoded; see Changed, which
+	// tells of such an account, as does all else with an each. A lookup of one fails.
 	Unreadable error `json:"-"`
 }
 

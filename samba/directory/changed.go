@@ -64,8 +64,8 @@ func (dc *DC) Changed(ctx context.Context, fromUSN uint64, attrs []string,
 }
 
 // Known calls each for those of the accounts that are there, and gone for those
-// that were deleted, as Changed does; for one that the DC never had, or has
-// forgotten, neither. It is for some tens at a time.
+// that were deleted, as Changed does; for one that the DC never had, has
+// forgotten, or has as something else than a user account now, neither. It is for some tens at a time.
 func (dc *DC) Known(ctx context.Context, guids []dsdb.GUID,
 	each func(Account) error, gone func(guid dsdb.GUID, sAMAccountName string) error) error {
 

@@ -235,7 +235,6 @@ func TestChangedStops(t *testing.T) {
 	}
 }
 
-// An account that cannot be decoded is told of as such, in either way of looking, and delays no other.
 func TestKnown(t *testing.T) {
 	l := newLedger(t)
 	var asked search
@@ -259,6 +258,7 @@ func TestKnown(t *testing.T) {
 	}
 }
 
+// An account that cannot be decoded is told of as such, in either way of looking, and delays no other.
 func TestChangedUnreadable(t *testing.T) {
 	late := make([]byte, 16+48) // its time is after the year 9999
 	late[0], late[8] = 1, 1

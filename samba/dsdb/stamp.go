@@ -159,6 +159,19 @@ func (m MetaData) Password() (Stamp, bool) {
 	return m.Stamp(AttIDSupplementalCredentials)
 }
 
+// PasswordUSN returns under which of its own USNs this DC wrote the attribute
+// whose stamp Password returns; 0 if there is none.
+func (m MetaData) PasswordUSN() uint64 {
+	for _, id := range []uint32{AttIDUnicodePwd, AttIDSupplementalCredentials} {
+		for _, a := range m {
+			if a.AttID == id {
+				return a.LocalUSN
+			}
+		}
+	}
+	return 0
+}
+
 // HashOnly reports whether the account's password was last set by its hash, the
 // password itself being unknown to the DC: so no check password script saw it,
 // and s, decoded from the same read, holds no keys that belong to it. An account

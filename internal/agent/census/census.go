@@ -92,7 +92,9 @@ type Options struct {
 	File   string                // the index
 	Rules  func() (Rules, error) // as they are now; cheap. After an error those before hold
 	Routes *route.Table
-	Log    *event.Log
+	// WentBack says how often the directory was seen to go back; nil: nobody sees that.
+	WentBack func() int64
+	Log      *event.Log
 }
 
 // Census is made by New.
@@ -105,6 +107,7 @@ type Census struct {
 	known    map[dsdb.GUID]*person
 	entries  map[string]*index.Entry // the different answers, so that accounts can share them
 	at       position
+	times    int64 // that it went back
 	due      work
 	idle     time.Time // no work before that
 	whole    time.Time // when all filters were asked last
@@ -168,8 +171,8 @@ func (c *Census) pass(ctx context.Context, dc Directory) error {
 		return fmt.Errorf("asking how far the directory is: %w", err)
 	}
 	now := position{root.InvocationID, root.HighestUSN}
-	switch {
-	case c.known == nil, now.invocation != c.at.invocation, now.usn < c.at.usn:
+	switch back := c.wentBack(); {
+	case back, c.known == nil, now.invocation != c.at.invocation, now.usn < c.at.usn:
 		c.due = reading
 	case now != c.at:
 		if err := c.follow(ctx, dc, now); err != nil {
@@ -186,6 +189,16 @@ func (c *Census) pass(ctx context.Context, dc Directory) error {
 		return err
 	}
 	return faulty
+}
+
+// wentBack reports whether the watch has seen the directory go back since it was asked last.
+func (c *Census) wentBack() bool {
+	if c.WentBack == nil {
+		return false
+	}
+	before := c.times
+	c.times = c.WentBack()
+	return c.times != before
 }
 
 // readRules takes in what the configuration says now.

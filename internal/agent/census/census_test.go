@@ -491,6 +491,25 @@ func TestManyChanges(t *testing.T) {
 		o.changes, o.usn = o.changes[:3], 3
 		o.pass()
 		o.expect("alice: unknown", "bob: staff cloud")
+
+		// One that went back and has come as far again: the watch has seen it.
+		times := int64(0)
+		o.WentBack = func() int64 { return times }
+		time.Sleep(time.Minute)
+		o.pass()
+		o.searched()
+		delete(o.accounts, "carol")
+		time.Sleep(time.Minute)
+		o.pass()
+		o.expectSearches()
+		times++
+		time.Sleep(time.Minute)
+		o.pass()
+		o.expect("carol: unknown")
+		o.searched()
+		time.Sleep(time.Minute)
+		o.pass()
+		o.expectSearches()
 	})
 }
 

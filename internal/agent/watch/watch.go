@@ -6,7 +6,7 @@
 //
 // How: the DC raises an account's uSNChanged with every write. Each pass reads highestCommittedUSN first and then what changed since
 // the one before. Samba shows that number only after the writes up to it, so what a pass misses has a higher one. All accounts are
-// read at the first pass only, and when the database is another one or went back. The stamps go out first, the mark after them, and
+// read at the first pass only, and when the database is another one or went back (see witness). The stamps go out first, the mark after them, and
 // where the watch stands is noted last: a crash repeats stamps, which is harmless, and skips none. Package followup asks about whom
 // the watch met. An account that cannot be decoded, which a broken DC may have replicated, counts as deleted until it can be: its stamp
 // is not known, so nothing of it may be sent, and the others do not wait for it.
@@ -15,8 +15,8 @@
 // before, as those of a restored database do. That costs the DC a look at all accounts, so after a few times it is done once in ten minutes at most: who can write to
 // the folder could ask all the time. Who asks sooner waits, and holds back meanwhile what waited.
 //
-// Bytes: the position is a JSON file {"invocation_id", "usn", "seen"} behind which stands a checksum (internal/checked), written by durable.Replace: where to go on from,
-// and the highest USN that was seen, below which the database went back. An attacker who can write it can make the watch skip stamps; it lies in the
+// Bytes: the position is a JSON file {"invocation_id", "usn", "seen", "latest"} behind which stands a checksum (internal/checked), written by durable.Replace: where to go on from,
+// the highest USN that was seen, below which the database went back, and some accounts as they were last (witness). An attacker who can write it can make the watch skip stamps; it lies in the
 // agent's own folder, which is root's.
 //
 // What it does not solve: it sees what its DC sees, and no sooner; a change at another DC is seen when it has been replicated.
@@ -32,6 +32,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -59,7 +60,7 @@ const (
 	asks       = 1000
 	// connections is how many are known apart: passes and glances have one each, and one of each may have been lost.
 	connections = 4
-	// saveEvery is how often the position is written at most while passwords change.
+	// saveEvery is how often the position is written at most while the directory changes.
 	saveEvery = 5 * time.Second
 )
 
@@ -100,8 +101,9 @@ type Watch struct {
 	saved   []byte                   // the position, as it is on disk
 	savedAt time.Time
 	trusted []Directory   // connections by which the directory was seen to be no older than what has been passed on
-	latest  []witness     // what was passed on last
+	latest  []witness     // what was written last
 	back    bool          // the directory went back, and that has not been passed on to the end
+	times   atomic.Int64  // that it did
 	files   int           // of sightings, written so far
 	tells   *rate.Limiter // of answers to a forwarder that asks for all stamps, also of those that fail
 	retry   time.Time     // after one that failed there is none before; zero: none did
@@ -174,12 +176,16 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 		}
 	}
 	now := position{root.InvocationID, root.HighestUSN}
-	first := w.at == position{}
+	first, before := w.at == position{}, w.back
 	w.back = w.back || !first && (now.InvocationID != w.at.InvocationID || now.USN < w.seen)
 	if !w.back && !slices.Contains(w.trusted, dc) {
 		if w.back, err = w.wentBack(ctx, dc); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
+	}
+	if w.back && !before {
+		w.times.Add(1)
+		w.Log.DirectoryRestored()
 	}
 	anew := first || w.back || due
 	switch {
@@ -207,7 +213,7 @@ func (w *Watch) pass(ctx context.Context, dc Directory, answers bool) error {
 	}
 	w.Docket.PassComplete(began)
 	if anew {
-		w.latest, w.back = newest(w.stamps), false
+		w.back = false
 		w.Follow.SawAll(began)
 		if err := w.answered(asked); err != nil { // before the mark, which does not count while they are there
 			return fmt.Errorf("watching: %w", err)
@@ -287,15 +293,16 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, own d
 		}
 		return flush()
 	}
-	from := uint64(0)
+	from, latest := uint64(0), []witness(nil)
 	if fromUSN > 0 {
-		from = w.at.USN
+		from, latest = w.at.USN, slices.Clone(w.latest)
 	}
 	err := dc.Changed(ctx, fromUSN, nil, func(a directory.Account) error {
 		if a.Unreadable != nil {
 			return w.leaveOut(a, add)
 		}
 		delete(w.odd, a.DN)
+		latest = among(latest, witnessOf(a))
 		w.Follow.Saw(a.GUID, a.Stamp, from)
 		if a.Stamp.Equal(w.stamps[a.GUID]) { // both are zero if the account never had a password
 			return nil
@@ -311,10 +318,13 @@ func (w *Watch) passOn(ctx context.Context, dc Directory, began time.Time, own d
 	if err == nil && restored {
 		err = add(change.Sighting{Whole: true})
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = flush()
 	}
-	return flush()
+	if err == nil {
+		w.latest = latest
+	}
+	return err
 }
 
 // leaveOut passes on that an account cannot be decoded, and says so once.
@@ -352,11 +362,9 @@ func (w *Watch) note(passedOn []change.Sighting) {
 		case s.Whole:
 		case s.Gone:
 			delete(w.stamps, s.Account.GUID) // should it be brought back, that is news
-			w.bearWitness(witness{GUID: s.Account.GUID})
 			w.Follow.Gone(s.Account.GUID)
 		default:
 			w.stamps[s.Account.GUID] = s.Stamp
-			w.bearWitness(witness{s.Account.GUID, s.Stamp})
 		}
 	}
 	w.Log.Sighted(len(passedOn))
@@ -409,8 +417,8 @@ func (w *Watch) load() error {
 
 // save notes where the watch stands, but not beyond accounts that are still to be followed up: after a crash they are met once more,
 // and so are those that captures without a name may belong to. A scan of the whole domain is noted at once, so that it is not repeated.
-func (w *Watch) save(anew bool) error {
-	if !anew && time.Since(w.savedAt) < min(w.Lag, saveEvery) {
+func (w *Watch) save(now bool) error {
+	if !now && time.Since(w.savedAt) < min(w.Lag, saveEvery) {
 		return nil
 	}
 	b, err := json.Marshal(saved{position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}, w.seen, w.latest})
@@ -421,11 +429,23 @@ func (w *Watch) save(anew bool) error {
 		if err := durable.Replace(w.File, checked.Wrap(b), 0o600); err != nil {
 			return fmt.Errorf("noting where the watch stands: %w", err)
 		}
-		w.saved = b
+		w.saved, w.savedAt = b, time.Now()
 	}
-	w.savedAt = time.Now()
 	return nil
 }
+
+// Close notes where the watch stands, for the next start. No pass may be under way.
+func (w *Watch) Close() {
+	if w.at == (position{}) {
+		return
+	}
+	if err := w.save(true); err != nil {
+		w.Log.AgentTrouble("ending the watch", err)
+	}
+}
+
+// WentBack returns how often this process has seen the directory go back.
+func (w *Watch) WentBack() int64 { return w.times.Load() }
 
 // Status says how far the watch has come.
 type Status struct {
