@@ -122,7 +122,7 @@ type position struct {
 	USN          uint64    `json:"usn"`
 }
 
-// saved is what is kept of a position: Seen is of the last pass, and USN may lie before it. Files of earlier versions have no Seen, or nothing of what was passed on last.
+// saved is what is kept of a position: Seen is of the last pass, and USN may lie before it. Files of earlier versions have no Seen, or no Latest.
 type saved struct {
 	position
 	Seen   uint64    `json:"seen"`
