@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -85,10 +86,12 @@ func TestABusyProcessHoldsUpNoQuestion(t *testing.T) {
 	for dc.lanes[0].stuck.Load() != 0 { // until its answer has come
 		lookUp(t, dc, "anybody")
 	}
+	// A machine that is busy itself may let the first appear so once more.
 	before := busy.questions()
-	lookUp(t, dc, "liz")
-	if busy.questions() == before {
-		t.Error("the first was not asked, though it is not busy any more")
+	for deadline := time.Now().Add(10 * time.Second); busy.questions() == before; lookUp(t, dc, "liz") {
+		if time.Now().After(deadline) {
+			t.Fatal("the first is not asked, though it is not busy any more")
+		}
 	}
 }
 
