@@ -17,7 +17,6 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/control"
 	"github.com/samba-pwsync/samba-pwsync/internal/deliver"
 	"github.com/samba-pwsync/samba-pwsync/internal/ledger"
-	"github.com/samba-pwsync/samba-pwsync/internal/queue"
 	"github.com/samba-pwsync/samba-pwsync/internal/target"
 )
 
@@ -288,7 +287,7 @@ func (a *whyAccount) at(t deliver.TargetStory) (text string, attention bool) {
 	if t.Outcome != nil {
 		reason = spoken(t.Outcome.Reason)
 	}
-	if q := t.Queued; q != nil && (q.State == deliver.Pending || q.State == deliver.Trying) {
+	if q := t.Queued; q != nil && (q.State == deliver.Pending || q.State == deliver.Shelved || q.State == deliver.Trying) {
 		return a.waits(t, *q)
 	}
 	switch t.Missing {
@@ -329,7 +328,7 @@ func (a *whyAccount) waits(t deliver.TargetStory, q deliver.Queued) (text string
 	switch {
 	case q.State == deliver.Trying:
 		return "it is being sent to " + t.Target, late
-	case q.Class == queue.Unwanted:
+	case q.State == deliver.Shelved:
 		return t.Target + " does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false
 	case t.State == deliver.Denied:
 		return "it waits for " + t.Target + ", which denies access since " + clock(t.Since) + after(": ", t.Error), true

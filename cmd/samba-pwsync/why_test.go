@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func TestVerdict(t *testing.T) {
 	settling := delivered
 	settling.Queued = &deliver.Queued{State: deliver.Settling, Captured: at}
 	waits := func(state deliver.State, text string, q deliver.Queued) deliver.TargetStory {
-		q.State = deliver.Pending
+		q.State = cmp.Or(q.State, deliver.Pending)
 		return deliver.TargetStory{Target: "entra", State: state, Since: at, Error: text, Next: now.Add(time.Hour), Wanted: true, Queued: &q}
 	}
 	trying := waits(deliver.Up, "", deliver.Queued{Captured: now})
@@ -57,9 +58,9 @@ func TestVerdict(t *testing.T) {
 	}{
 		"as in the manual": {whyAccount{Forwarder: story(parked, delivered), Agent: found()}, "delivered to google " + day + ", 41 ms after the change; " +
 			"entra refuses it: the password has fewer than 3 character classes; the user has to choose another", true},
-		"not wanted, and denied": {whyAccount{Forwarder: story(waits(deliver.Denied, "no", deliver.Queued{Captured: now.Add(-time.Hour), Class: queue.Unwanted}))},
+		"not wanted, and denied": {whyAccount{Forwarder: story(waits(deliver.Denied, "no", deliver.Queued{Captured: now.Add(-time.Hour), State: deliver.Shelved, Class: queue.Unwanted}))},
 			"entra does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false},
-		"not wanted any more": {whyAccount{Forwarder: story(waits(deliver.Up, "", deliver.Queued{Captured: now.Add(-time.Hour), Class: queue.Unwanted, Attempts: 2})), fresh: true},
+		"not wanted any more": {whyAccount{Forwarder: story(waits(deliver.Up, "", deliver.Queued{Captured: now.Add(-time.Hour), State: deliver.Shelved, Class: queue.Unwanted, Attempts: 2})), fresh: true},
 			"entra does not want the account any more; what waits is kept, should it want it again, until secret_ttl is over", false},
 		"delivered":  {whyAccount{Forwarder: story(delivered)}, "delivered to google " + day + ", 41 ms after the change", false},
 		"confirmed":  {whyAccount{Forwarder: story(confirmed)}, "delivered to google " + day + ", 1.0 s after the change, and confirmed there", false},

@@ -586,6 +586,9 @@ func TestUnwantedWhileItWaits(t *testing.T) {
 		if err != nil || len(q) != 1 || q[0].Class != queue.Unwanted || q[0].State != Shelved || !q[0].Sealed {
 			t.Errorf("%+v, %v", q, err)
 		}
+		if _, told := w.tale(q[0].Account, "google"); told.Wanted || told.Missing != "" || told.Queued == nil || told.Queued.State != Shelved {
+			t.Errorf("why: %+v", told)
+		}
 		if s := w.status("google"); s.Waiting != 0 || s.Shelved != 1 || s.State != Up {
 			t.Errorf("%+v", s)
 		}
