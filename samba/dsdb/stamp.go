@@ -136,12 +136,20 @@ func (m MetaData) WrittenSince(usn uint64) (attids []uint32) {
 // Stamp returns the stamp of one attribute, and whether there is one. An
 // attribute that was set once keeps a stamp when its value is deleted.
 func (m MetaData) Stamp(attid uint32) (Stamp, bool) {
-	for _, e := range m {
-		if e.AttID == attid {
-			return e.Stamp, true
+	e, ok := m.first(attid)
+	return e.Stamp, ok
+}
+
+// first returns what there is of the first of these attributes that has any.
+func (m MetaData) first(attids ...uint32) (AttributeStamp, bool) {
+	for _, attid := range attids {
+		for _, e := range m {
+			if e.AttID == attid {
+				return e, true
+			}
 		}
 	}
-	return Stamp{}, false
+	return AttributeStamp{}, false
 }
 
 // Password returns the stamp of the account's password: that of unicodePwd, or
@@ -153,23 +161,15 @@ func (m MetaData) Stamp(attid uint32) (Stamp, bool) {
 // account stay comparable when that setting is switched. An account that was
 // added without a password has a stamp, too.
 func (m MetaData) Password() (Stamp, bool) {
-	if s, ok := m.Stamp(AttIDUnicodePwd); ok {
-		return s, true
-	}
-	return m.Stamp(AttIDSupplementalCredentials)
+	e, ok := m.first(AttIDUnicodePwd, AttIDSupplementalCredentials)
+	return e.Stamp, ok
 }
 
 // PasswordUSN returns under which of its own USNs this DC wrote the attribute
 // whose stamp Password returns; 0 if there is none.
 func (m MetaData) PasswordUSN() uint64 {
-	for _, id := range []uint32{AttIDUnicodePwd, AttIDSupplementalCredentials} {
-		for _, a := range m {
-			if a.AttID == id {
-				return a.LocalUSN
-			}
-		}
-	}
-	return 0
+	e, _ := m.first(AttIDUnicodePwd, AttIDSupplementalCredentials)
+	return e.LocalUSN
 }
 
 // HashOnly reports whether the account's password was last set by its hash, the
