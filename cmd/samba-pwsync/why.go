@@ -287,7 +287,7 @@ func (a *whyAccount) at(t deliver.TargetStory) (text string, attention bool) {
 	if t.Outcome != nil {
 		reason = spoken(t.Outcome.Reason)
 	}
-	if q := t.Queued; q != nil && (q.State == deliver.Pending || q.State == deliver.Shelved || q.State == deliver.Trying) {
+	if q := t.Queued; q != nil && q.State.Underway() {
 		return a.waits(t, *q)
 	}
 	switch t.Missing {

@@ -26,6 +26,9 @@ const (
 	Shelved  Progress = "shelved"  // the target does not want the account any more
 )
 
+// Underway reports whether the first delivery is still to come, if any.
+func (p Progress) Underway() bool { return p == Pending || p == Trying || p == Shelved }
+
 // Queued is an item of the queue.
 type Queued struct {
 	Account  string       `json:"account"`
@@ -145,10 +148,9 @@ func (f *Forwarder) Retry(account, name string) (Retried, error) {
 	}
 	hurried, now := map[string]bool{}, time.Now()
 	count := func(i queue.Item, leased bool) error {
-		if i.Shelved {
-			return nil
-		}
 		switch queued(i, leased).State {
+		case Shelved:
+			return nil
 		case Refused:
 			r.Parked++
 			return nil

@@ -119,7 +119,7 @@ func (f *Forwarder) story(guid dsdb.GUID) (s Story, known bool, err error) {
 			if i.Target == name {
 				q := queued(i, leased[name])
 				t.Queued, t.User = &q, i.User
-				if q.State == Pending || q.State == Shelved || q.State == Trying {
+				if q.State.Underway() {
 					t.Missing, t.Detail, t.Wanted = "", "", !i.Shelved
 				}
 			}

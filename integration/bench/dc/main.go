@@ -46,11 +46,10 @@ const (
 // variant is what stands behind the path.
 type variant struct {
 	name, program string
-
-	stores bool      // each password
-	rates  []float64 // changes a second, of each turn
-	took   []float64 // seconds, of each change
-	again  int       // changes that had to be made again
+	stores        bool      // each password
+	rates         []float64 // changes a second, of each turn
+	took          []float64 // seconds, of each change
+	again         int       // changes that had to be made again
 }
 
 // half is one of the two halves of a round.
