@@ -23,13 +23,10 @@
 package watch
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,8 +37,6 @@ import (
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/docket"
 	"github.com/samba-pwsync/samba-pwsync/internal/agent/followup"
 	"github.com/samba-pwsync/samba-pwsync/internal/change"
-	"github.com/samba-pwsync/samba-pwsync/internal/checked"
-	"github.com/samba-pwsync/samba-pwsync/internal/durable"
 	"github.com/samba-pwsync/samba-pwsync/internal/event"
 	"github.com/samba-pwsync/samba-pwsync/internal/spool"
 	"github.com/samba-pwsync/samba-pwsync/samba/directory"
@@ -113,20 +108,6 @@ type Watch struct {
 	mark   time.Time
 	putOff time.Time // until when the forwarder's question waits; zero if there is none that has to
 	peers  peers
-}
-
-// position is where the watch stands: everything up to USN has been passed on. USNs are one DC's own, and start anew when its
-// database is restored; the invocationId says which they are of.
-type position struct {
-	InvocationID dsdb.GUID `json:"invocation_id"`
-	USN          uint64    `json:"usn"`
-}
-
-// saved is what is kept of a position: Seen is of the last pass, and USN may lie before it. Files of earlier versions have no Seen, or no Latest.
-type saved struct {
-	position
-	Seen   uint64    `json:"seen"`
-	Latest []witness `json:"latest,omitempty"`
 }
 
 // New returns a watch that has not looked yet.
@@ -385,63 +366,6 @@ func (w *Watch) put(began time.Time, seen []change.Sighting) error {
 	}
 	w.files++
 	return w.Spool.Put(name, b)
-}
-
-// load reads where the watch stood. Without that it begins anew, which is slow in a large domain and otherwise harmless.
-func (w *Watch) load() error {
-	if w.loaded {
-		return nil
-	}
-	b, err := durable.ReadSmall(w.File)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading where the watch stood: %w", err)
-	}
-	var p saved
-	if err == nil {
-		text, err := checked.Text(b)
-		if err == nil {
-			err = json.Unmarshal(text, &p)
-		}
-		if err != nil {
-			w.Log.PositionDamaged(w.File, err)
-			p = saved{}
-		}
-	}
-	w.mu.Lock()
-	w.at = p.position
-	w.mu.Unlock()
-	w.seen, w.latest = max(p.USN, p.Seen), p.Latest
-	w.loaded = true
-	return nil
-}
-
-// save notes where the watch stands, but not beyond accounts that are still to be followed up: after a crash they are met once more,
-// and so are those that captures without a name may belong to. A scan of the whole domain is noted at once, so that it is not repeated.
-func (w *Watch) save(now bool) error {
-	if !now && time.Since(w.savedAt) < min(w.Lag, saveEvery) {
-		return nil
-	}
-	b, err := json.Marshal(saved{position{w.at.InvocationID, w.Follow.Floor(w.at.USN)}, w.seen, w.latest})
-	if err != nil {
-		return fmt.Errorf("encoding where the watch stands: %w", err)
-	}
-	if !bytes.Equal(b, w.saved) {
-		if err := durable.Replace(w.File, checked.Wrap(b), 0o600); err != nil {
-			return fmt.Errorf("noting where the watch stands: %w", err)
-		}
-		w.saved, w.savedAt = b, time.Now()
-	}
-	return nil
-}
-
-// Close notes where the watch stands, for the next start. No pass may be under way.
-func (w *Watch) Close() {
-	if w.at == (position{}) {
-		return
-	}
-	if err := w.save(true); err != nil {
-		w.Log.AgentTrouble("ending the watch", err)
-	}
 }
 
 // WentBack returns how often this process has seen the directory go back.
