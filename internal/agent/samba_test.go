@@ -145,6 +145,13 @@ func (s *samba) goesBack(guid dsdb.GUID, to *directory.Account) {
 	}
 }
 
+// account returns an account as it is.
+func (s *samba) account(guid dsdb.GUID) directory.Account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *s.accounts[guid]
+}
+
 func (s *samba) stamp(guid dsdb.GUID) dsdb.Stamp {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -389,20 +396,14 @@ func (c *connection) Changed(ctx context.Context, from uint64, attrs []string,
 		}
 	}
 	slices.SortFunc(changed, func(a, b directory.Account) int { return cmp.Compare(a.USNChanged, b.USNChanged) })
-	for n, a := range changed {
-		if c.breaksAt(n) {
+	told := 0
+	return tell(changed, gone, func(a directory.Account) error {
+		if c.breaksAt(told) {
 			return directory.ErrUnavailable
 		}
-		if err := each(a); err != nil {
-			return err
-		}
-	}
-	for _, a := range gone {
-		if err := dead(a.GUID, a.SAMAccountName); err != nil {
-			return err
-		}
-	}
-	return nil
+		told++
+		return each(a)
+	}, dead)
 }
 
 func (c *connection) breaksAt(n int) bool {
@@ -440,6 +441,10 @@ func (c *connection) Known(ctx context.Context, guids []dsdb.GUID, each func(dir
 	if err != nil {
 		return err
 	}
+	return tell(found, dead, each, gone)
+}
+
+func tell(found, dead []directory.Account, each func(directory.Account) error, gone func(dsdb.GUID, string) error) error {
 	for _, a := range found {
 		if err := each(a); err != nil {
 			return err

@@ -291,12 +291,12 @@ func TestWentBackAndCaughtUp(t *testing.T) {
 			s.set(bob, "newer")
 		}, true},
 		"another attribute is older": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
-			older := *s.accounts[bob]
+			older := s.account(bob)
 			older.USNChanged--
 			s.goesBack(bob, &older)
 		}, true},
 		"it came back from a peer": {func(s *site, alice, bob dsdb.GUID, before directory.Account) {
-			again := *s.accounts[bob]
+			again := s.account(bob)
 			again.MetaData = slices.Clone(again.MetaData)
 			again.MetaData[0].LocalUSN += 5
 			again.USNChanged += 5
@@ -312,9 +312,7 @@ func TestWentBackAndCaughtUp(t *testing.T) {
 					alice, bob := s.create("alice", "old"), s.create("bob", "old")
 					s.start()
 					s.after(10 * time.Minute)
-					s.mu.Lock()
-					before := *s.accounts[bob]
-					s.mu.Unlock()
+					before := s.account(bob)
 					s.set(bob, "new")
 					s.after(10 * time.Minute)
 					s.sighted()
@@ -352,9 +350,7 @@ func TestWentBackAndWasLost(t *testing.T) {
 		}
 		s.start()
 		s.after(10 * time.Minute)
-		s.mu.Lock()
-		before := *s.accounts[bob]
-		s.mu.Unlock()
+		before := s.account(bob)
 		s.set(bob, "new")
 		s.after(10 * time.Minute)
 		s.sighted()
@@ -379,9 +375,7 @@ func TestWentBackToRightBeforeTheEnd(t *testing.T) {
 		s.start()
 		s.after(10 * time.Minute)
 		for n := range 3 {
-			s.mu.Lock()
-			before := *s.accounts[bob]
-			s.mu.Unlock()
+			before := s.account(bob)
 			s.set(bob, fmt.Sprint("new", n))
 			s.after(watchEvery + time.Duration(n)*time.Second)
 			s.sighted()

@@ -187,6 +187,9 @@ func TestParseReplPropertyMetaData(t *testing.T) {
 		if got, ok := m.Password(); !ok || !got.Equal(c.password) {
 			t.Errorf("%s: password %v, %v; want %v", c.file, got, ok, c.password)
 		}
+		if got := m.PasswordUSN(); got != c.password.USN { // this DC made the change, so both are its own
+			t.Errorf("%s: password written under %d, want %d", c.file, got, c.password.USN)
+		}
 		if got, ok := m.Stamp(AttIDSupplementalCredentials); !got.Equal(c.supplementalCredential) || ok == got.IsZero() {
 			t.Errorf("%s: supplementalCredentials %v, %v; want %v", c.file, got, ok, c.supplementalCredential)
 		}
@@ -197,7 +200,10 @@ func TestPasswordWithoutUnicodePwd(t *testing.T) {
 	s := Stamp{Version: 4}
 	m := make(MetaData, 2)
 	m[0].AttID = 3
-	m[1].AttID, m[1].Stamp = AttIDSupplementalCredentials, s
+	m[1].AttID, m[1].Stamp, m[1].LocalUSN = AttIDSupplementalCredentials, s, 7
+	if got := m.PasswordUSN(); got != 7 {
+		t.Errorf("PasswordUSN = %d", got)
+	}
 	if got, ok := m.Password(); !ok || !got.Equal(s) {
 		t.Errorf("Password = %v, %v; want supplementalCredentials' stamp", got, ok)
 	}
